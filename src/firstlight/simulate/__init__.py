@@ -1,0 +1,29 @@
+"""Scenes with known truth, and the detector that records them. Seeds and conventions are fixed here.
+
+Conventions: a scene is the mean number of electrons per pixel of one exposure (float64, axes YX unless said otherwise); pixel
+(0, 0) is centred on coordinate (0, 0); every random thing takes a `numpy.random.Generator`. The scenes that benchmarks are
+judged on (`bench/scenes.py`) draw from here with seeds of their own, and nothing is ever trained on those.
+"""
+
+from firstlight.simulate.detector import Sensor, make_sensor
+from firstlight.simulate.scenes import (
+    Star,
+    chart,
+    filaments,
+    linearise,
+    phantom_projections,
+    spots,
+    star_field,
+)
+
+__all__ = [
+    "Sensor",
+    "Star",
+    "chart",
+    "filaments",
+    "linearise",
+    "make_sensor",
+    "phantom_projections",
+    "spots",
+    "star_field",
+]

@@ -1,0 +1,75 @@
+"""A physical detector: photons in, counts out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from firstlight.noise import Detector
+
+__all__ = ["Sensor", "make_sensor"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Sensor:
+    """A detector with its fixed patterns: ADU = clip(round(offset + (Poisson(response e + dark t) + N(0, rn)) / gain)).
+
+    gain [e-/ADU], read_noise [e-], offset and saturation [ADU]; dark [e-/s] and response [1] are (Y, X) maps, hot pixels
+    in the dark map, PRNU and vignetting in the response.
+    """
+
+    gain: float
+    read_noise: float
+    offset: float
+    saturation: int
+    dark: Array
+    response: Array
+
+    @property
+    def detector(self) -> Detector:
+        """The true calibration of this sensor."""
+        return Detector(self.gain, self.read_noise, self.offset, self.saturation, source="simulation")
+
+    def mean(self, electrons: ArrayLike, exposure: float = 0.0) -> Array:
+        """Expected counts [ADU], unclipped, for a scene [e-, axes ... Y X] and `exposure` [s] of dark current."""
+        return np.asarray(self.offset + (np.asarray(electrons) * self.response + self.dark * exposure) / self.gain)
+
+    def expose(self, electrons: ArrayLike, rng: np.random.Generator, exposure: float = 0.0) -> Array:
+        """One raw exposure, uint16 [ADU], of a scene [e-, axes ... Y X] and `exposure` [s] of dark current."""
+        quanta = rng.poisson(np.asarray(electrons, dtype=np.float64) * self.response + self.dark * exposure)
+        volts = quanta + rng.normal(0, self.read_noise, quanta.shape)
+        return np.clip(np.rint(self.offset + volts / self.gain), 0, self.saturation).astype(np.uint16)
+
+    def bias(self, rng: np.random.Generator) -> Array:
+        """A zero-second exposure, uint16 [ADU]."""
+        return self.expose(np.zeros(self.dark.shape), rng)
+
+
+def make_sensor(
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    gain: float = 2.0,
+    read_noise: float = 3.0,
+    offset: float = 200.0,
+    bits: int = 16,
+    dark: float = 0.02,
+    hot: float = 0.0005,
+    prnu: float = 0.01,
+    vignetting: float = 0.0,
+) -> Sensor:
+    """A Sensor with random fixed patterns: gain [e-/ADU], read_noise [e-], offset [ADU], dark [e-/s], hot fraction, PRNU rms.
+
+    Hot pixels have 50 to 1000 times the dark current plus 1 e-/s; `vignetting` is the response lost in the corners.
+    """
+    y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    response = (1 - vignetting * (y**2 + x**2) / 2) * (1 + prnu * rng.standard_normal(shape))
+    current = np.full(shape, float(dark))
+    pixels = rng.random(shape) < hot
+    current[pixels] = 1 + dark * rng.uniform(50, 1000, int(pixels.sum()))
+    return Sensor(gain, read_noise, offset, 2**bits - 1, current, response)
