@@ -1,0 +1,58 @@
+"""NumPy .npy: an array, its description in companions; without one, arbitrary units and the last axes YX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstlight.box import Box
+from firstlight.errors import ReadError
+from firstlight.frame import Frame, Observation, Unit
+from firstlight.io.partial import Partial, read_described
+from firstlight.noise import Unmodelled
+
+__all__ = ["create", "read"]
+
+PLAIN_AXES = {2: "YX", 3: "CYX", 4: "CZYX", 5: "TCZYX"}
+
+
+def read(path: Path, ext: str | int | None = None) -> Frame:
+    """The array of a .npy file, memory-mapped; 2 to 5 axes, taken as (T)(C)(Z)YX where no companion says otherwise."""
+    data = np.load(path, mmap_mode="r", allow_pickle=False)
+    if data.ndim not in PLAIN_AXES or data.dtype.kind not in "fiub":
+        raise ReadError(f"{path}: an array of {data.ndim} axes of {data.dtype}, expected 2 to 5 axes of real numbers")
+    noise = Unmodelled("the file names no unit and no gain: pass a detector")
+    plain = Frame(data, PLAIN_AXES[data.ndim], Unit.ARBITRARY, noise, observation=Observation(source=str(path)))
+    return read_described(data, path, plain)
+
+
+class _Writer:
+    def __init__(self, path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> None:
+        self._partial = Partial(path)
+        self._data = np.lib.format.open_memmap(self._partial.temp, mode="w+", dtype=dtype, shape=shape)
+        self._std = self._partial.describe(like, shape, std)
+
+    def put(self, box: Box, block: Any, std: Any = None) -> None:
+        self._data[box.slices] = block
+        if self._std is not None:
+            self._std[box.slices] = std
+
+    def close(self) -> None:
+        self._data.flush()
+        self._partial.commit()
+
+    def abort(self) -> None:
+        self._partial.abort()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        self.abort() if kind else self.close()
+
+
+def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> _Writer:
+    """A writer of one .npy array with companions."""
+    return _Writer(path, like, shape, dtype, std)

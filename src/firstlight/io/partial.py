@@ -1,0 +1,83 @@
+"""Outputs that appear whole or not at all: written beside their final name, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstlight.errors import ReadError
+from firstlight.frame import Frame
+from firstlight.io import describe
+
+__all__ = ["Partial", "companions", "read_described"]
+
+
+class Partial:
+    """A file (or folder) under construction, with its companions; `commit` renames all, the main file last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.temp = path.with_name(f".{os.getpid()}.part.{path.name}")
+        self._sides: dict[Path, Path] = {}
+
+    def side(self, name: str) -> Path:
+        """Temporary path of the companion `PATH.name`."""
+        final = self.path.with_name(f"{self.path.name}.{name}")
+        return self._sides.setdefault(final, self.temp.with_name(f"{self.temp.name}.{name}"))
+
+    def describe(self, frame: Frame, shape: tuple[int, ...], std: bool) -> np.memmap[Any, Any] | None:
+        """Write the description and maps as companions; returns the open std plane of `shape`, where asked for."""
+        self.side("json").write_text(describe.dumps(frame, std=std))
+        for name, part in describe.maps(frame).items():
+            with self.side(f"{name}.npy").open("wb") as f:
+                np.save(f, np.asarray(part))
+        if not std:
+            return None
+        return np.lib.format.open_memmap(self.side("std.npy"), mode="w+", dtype=np.float32, shape=shape)
+
+    def commit(self) -> None:
+        """Rename to the final names; companions of an earlier output that this one lacks are removed."""
+        for name in ("json", *(f"{m}.npy" for m in describe.MAPS)):
+            old = self.path.with_name(f"{self.path.name}.{name}")
+            if old not in self._sides:
+                old.unlink(missing_ok=True)
+        for final, temp in self._sides.items():
+            temp.replace(final)
+        if self.temp.is_dir() and self.path.is_dir():
+            shutil.rmtree(self.path)
+        self.temp.replace(self.path)
+
+    def abort(self) -> None:
+        """Remove everything written so far."""
+        for temp in (self.temp, *self._sides.values()):
+            if temp.is_dir():
+                shutil.rmtree(temp)
+            else:
+                temp.unlink(missing_ok=True)
+
+
+def companions(path: Path) -> tuple[str | None, dict[str, Any]]:
+    """The description beside a file and its maps (memory-mapped), or (None, {}) where there is none of ours."""
+    side = path.with_name(f"{path.name}.json")
+    if not side.is_file():
+        return None, {}
+    text = side.read_text()
+    if '"firstlight"' not in text:
+        return None, {}
+    found = {m: np.load(f, mmap_mode="r") for m in describe.MAPS if (f := path.with_name(f"{path.name}.{m}.npy")).is_file()}
+    return text, found
+
+
+def read_described(data: Any, path: Path, plain: Frame) -> Frame:
+    """`plain`, or, where a companion describes the file, the Frame it describes, with plain's header kept."""
+    text, arrays = companions(path)
+    if text is None:
+        return plain
+    try:
+        return describe.attach(data, text, arrays, header=plain.observation.header, source=str(path))
+    except Exception as error:
+        raise ReadError(f"{path}: {path.name}.json beside it belongs to another file ({error}); remove or rename it") from error
