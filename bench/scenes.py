@@ -53,4 +53,4 @@ def all_scenes() -> list[Scene]:
 if __name__ == "__main__":
     for scene in all_scenes():
         mse = np.mean((scene.noisy() - scene.truth) ** 2)
-        print(f"{scene.name:28s} {str(scene.truth.shape):12s} noisy {10 * np.log10(scene.peak**2 / mse):6.2f} dB")
+        print(f"{scene.name:28s} {scene.truth.shape!s:12s} noisy {10 * np.log10(scene.peak**2 / mse):6.2f} dB")

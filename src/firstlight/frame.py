@@ -124,6 +124,11 @@ class Frame:
             if n != self.geometry.angles.size:
                 raise FrameError(f"frame: {n} projections but {self.geometry.angles.size} angles")
 
+    def __repr__(self) -> str:
+        size = " x ".join(str(n) for n in self.shape)
+        noise = f"unmodelled: {self.noise.reason}" if isinstance(self.noise, Unmodelled) else "noise known"
+        return f"<Frame {self.axes} {size} {self.data.dtype} [{self.unit}], {noise}, {len(self.history)} steps>"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths along each axis [px]."""

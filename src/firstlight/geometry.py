@@ -56,7 +56,7 @@ class Mosaic:
     def at(self, shape: tuple[int, int]) -> NDArray[np.intp]:
         """Colour index of each pixel of a (Y, X) array."""
         cell = self.cell()
-        return cell[np.arange(shape[0])[:, None] % cell.shape[0], np.arange(shape[1])[None, :] % cell.shape[1]]
+        return np.asarray(cell[np.arange(shape[0])[:, None] % cell.shape[0], np.arange(shape[1])[None, :] % cell.shape[1]])
 
     def crop(self, axes: str, box: Box) -> Mosaic:
         """The mosaic as seen from the box's first pixel."""

@@ -195,23 +195,22 @@ def _invert_exact(z: Array, sigma: Param) -> Array:
             here = np.broadcast_to(np.asarray(sigma) == level, out.shape)
             out[here] = _lookup(np.broadcast_to(z, out.shape)[here], float(level))
         return out
-    # a map: tables at levels evenly spaced in log(sigma + .1), linear in between
+    return _invert_map(z, np.asarray(sigma), levels)
+
+
+def _invert_map(z: Array, sigma: Array, levels: Array) -> Array:
+    # The closed form holds to a small remainder r(t, sigma), t = z - 2 sqrt(3/8 + sigma^2); r is tabulated at 33 levels evenly
+    # spaced in log(sigma + .1), linear in both.
     lo, hi = np.log(levels[0] + 0.1), np.log(levels[-1] + 0.1)
-    knots = np.exp(np.linspace(lo, hi, 33)) - 0.1
-    place = np.clip((np.log(np.asarray(sigma) + 0.1) - lo) / max(hi - lo, 1e-12) * 32, 0, 32)
-    first = np.minimum(place.astype(int), 31)
-    # interpolate in z - 2 sigma', nearly free of sigma, so that linear steps between tables are exact enough
-    base = 2 * np.sqrt(0.375 + np.asarray(sigma) ** 2)
-    tables = np.stack([_lookup_from(float(k)) for k in knots])
-    t = np.broadcast_to(z - base, np.broadcast_shapes(z.shape, np.shape(sigma)))
+    tables = np.stack([_remainder(float(k)) for k in np.exp(np.linspace(lo, hi, 33)) - 0.1])
+    place = np.clip((np.log(sigma + 0.1) - lo) / max(hi - lo, 1e-12) * 32, 0, 32)
+    j = np.minimum(place.astype(int), 31)
+    t = z - 2 * np.sqrt(0.375 + sigma**2)
     pos = np.clip((t - _GRID[0]) / (_GRID[1] - _GRID[0]), 0, _GRID.size - 1.000001)
     i = pos.astype(int)
-    f, g = pos - i, np.broadcast_to(place - first, t.shape)
-    first = np.broadcast_to(first, t.shape)
-    low = tables[first, i] * (1 - f) + tables[first, i + 1] * f
-    high = tables[first + 1, i] * (1 - f) + tables[first + 1, i + 1] * f
-    inside = np.where(t <= _GRID[-1], low * (1 - g) + high * g, 0)
-    return np.where(t <= _GRID[-1], inside, _far(z, np.asarray(sigma)))
+    f, g = pos - i, place - j
+    low, high = (tables[j + k, i] * (1 - f) + tables[j + k, i + 1] * f for k in (0, 1))
+    return np.asarray(_far(z, sigma) + low * (1 - g) + high * g)
 
 
 _GRID = np.linspace(-8.0, 120.0, 6401)
@@ -223,8 +222,9 @@ def _far(z: Array, sigma: Param) -> Array:
 
 
 @lru_cache(maxsize=256)
-def _lookup_from(sigma: float) -> Array:
-    return _lookup(_GRID + 2 * np.sqrt(0.375 + sigma**2), sigma)
+def _remainder(sigma: float) -> Array:
+    z = _GRID + 2 * np.sqrt(0.375 + sigma**2)
+    return _lookup(z, sigma) - _far(z, sigma)
 
 
 def _lookup(z: Array, sigma: float) -> Array:
@@ -238,7 +238,7 @@ def _lookup(z: Array, sigma: float) -> Array:
 def _table(sigma: float) -> tuple[Array, Array]:
     """Counts x [e-] and E[2 sqrt(max(Y + 3/8 + sigma^2, 0)) | x] for Y = Poisson(x) + N(0, sigma^2)."""
     x = np.concatenate([np.linspace(0, 0.2, 21)[:-1], np.geomspace(0.2, 2500.0, 900)])
-    width = int(2500 + 12 * 50)
+    width = 2500 + 12 * 50
     k = np.arange(width + 1)
     mean_given_k = _gauss_mean(k.astype(np.float64), sigma)
     log_fact = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, width + 1)))])

@@ -106,7 +106,7 @@ def grid(shape: Sequence[int], rows: int, cols: int, tile: int, gaps: bool = Fal
     for length, n in zip(shape, (rows, cols), strict=True):
         starts = _grid_starts(length, n, tile)
         holes = [b - a - tile for a, b in pairwise(starts)]
-        if n < 1 or (max(holes, default=0) > 0 or (n == 1 and tile < length)) and not gaps:
+        if n < 1 or (not gaps and (max(holes, default=0) > 0 or (n == 1 and tile < length))):
             raise FrameError(
                 f"tiles: {n} tiles of {tile} px leave gaps of up to {max(holes, default=length - tile)} px over {length} px; "
                 f"use at least {ceil(length / tile)} tiles"
@@ -133,7 +133,7 @@ def cut(data: Any, tile: Tile, mode: str = "edge") -> Array:
     pad = [(0, 0)] * lead + [
         (a - r, s - b) for r, s, a, b in zip(tile.read.start, tile.read.stop, inside.start, inside.stop, strict=True)
     ]
-    return np.pad(block, pad, mode=mode) if any(p != (0, 0) for p in pad) else block  # type: ignore[call-overload, no-any-return]
+    return np.pad(block, pad, mode=mode) if any(p != (0, 0) for p in pad) else block  # type: ignore[call-overload]
 
 
 def blend(pieces: Iterable[tuple[Tile, Array]], out: Any, taper: bool = False) -> Any:
@@ -145,7 +145,7 @@ def blend(pieces: Iterable[tuple[Tile, Array]], out: Any, taper: bool = False) -
     total: Array | None = None
     for tile, block in pieces:
         if not taper:
-            out[(..., *tile.core.slices)] = block[(..., *tile.core.within(tile.read).slices)]
+            out[_tail(tile.core)] = block[_tail(tile.core.within(tile.read))]
             continue
         shape = out.shape[len(out.shape) - tile.core.ndim :]
         if total is None:
@@ -157,12 +157,16 @@ def blend(pieces: Iterable[tuple[Tile, Array]], out: Any, taper: bool = False) -
 def _blend_tapered(tile: Tile, block: Array, out: Any, total: Array, whole: Box) -> None:
     inside = tile.read.intersect(whole)
     weight = _window(tile, whole)[inside.within(tile.read).slices]
-    here = (..., *inside.slices)
+    here = _tail(inside)
     total[inside.slices] += weight
     share = weight / total[inside.slices]
     old = out[here]
-    new = block[(..., *inside.within(tile.read).slices)]
+    new = block[_tail(inside.within(tile.read))]
     out[here] = np.where(share == 1, new, old + share * (new - old))
+
+
+def _tail(box: Box) -> Any:
+    return (Ellipsis, *box.slices)
 
 
 def _window(tile: Tile, whole: Box) -> Array:

@@ -31,7 +31,7 @@ def linearise(srgb: ArrayLike) -> Array:
 def _pixel_gauss(n: int, centre: float, sigma: float) -> Array:
     """Integral of a unit Gaussian over each of n pixels, so that flux is conserved however narrow it is."""
     edges = (np.arange(n + 1) - 0.5 - centre) / (np.sqrt(2) * sigma)
-    return np.diff(erf(edges)) / 2
+    return np.asarray(np.diff(erf(edges)) / 2)
 
 
 def star_field(
@@ -77,7 +77,7 @@ def filaments(
     for _ in range(n):
         _draw_walk(image, rng, step=0.25, length=1.2 * max(shape), bend=0.01)
     image = _blur(image, width)
-    return background + image * ((peak - background) / image.max())
+    return np.asarray(background + image * ((peak - background) / image.max()))
 
 
 def _draw_walk(image: Array, rng: np.random.Generator, step: float, length: float, bend: float) -> None:
@@ -114,7 +114,7 @@ def spots(
     width: float = 1.4,
     background: float = 1.5,
 ) -> Array:
-    """Diffraction-limited spots (Gaussian sigma `width` [px], `density` per px) over a soft background; brightest is `peak` [e-]."""
+    """Spots (Gaussian sigma `width` [px], `density` per px) over a soft background; the brightest is `peak` [e-]."""
     image = np.zeros(shape)
     count = int(density * image.size)
     y, x = rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)
@@ -122,7 +122,7 @@ def spots(
     image = _blur(image, width)
     soft = _blur(rng.standard_normal(shape), 24)
     soft = (soft - soft.min()) / (soft.max() - soft.min())
-    return background * (0.5 + soft) + image * ((peak - 1.5 * background) / image.max())
+    return np.asarray(background * (0.5 + soft) + image * ((peak - 1.5 * background) / image.max()))
 
 
 def chart(shape: tuple[int, int], rng: np.random.Generator) -> Array:
@@ -177,7 +177,7 @@ def phantom_projections(
         out += density * 2 * p * q * np.sqrt(np.maximum(root, 0)) / r2[:, None, None]
     unit = scale / out.max()
     slice_ = _phantom_slice(parts, width, center, half, unit)
-    return out * unit, slice_
+    return np.asarray(out * unit), slice_
 
 
 def _phantom_slice(parts: Array, width: int, center: float, half: float, unit: float) -> Array:
@@ -188,4 +188,4 @@ def _phantom_slice(parts: Array, width: int, center: float, half: float, unit: f
         a = (x - x0) * np.cos(tilt) + (y - y0) * np.sin(tilt)
         b = -(x - x0) * np.sin(tilt) + (y - y0) * np.cos(tilt)
         out += density * ((a / p) ** 2 + (b / q) ** 2 <= 1)
-    return out * unit / half
+    return np.asarray(out * unit / half)

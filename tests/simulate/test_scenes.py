@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from firstlight import simulate
+
+
+def rng(seed: int = 1) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_linearise_against_the_standard() -> None:
+    assert simulate.linearise(np.array([0, 255], np.uint8)) == pytest.approx([0, 1])
+    assert simulate.linearise(np.array([0.5])) == pytest.approx([0.21404114])
+
+
+def test_stars_have_their_flux_and_place() -> None:
+    image, stars = simulate.star_field((101, 101), rng(), n=1, sky=10.0, faintest=1000, brightest=1001)
+    inside = image - 10
+    assert inside.sum() == pytest.approx(stars[0].flux, rel=1e-3) or min(stars[0].y, stars[0].x) < 8
+    y, x = np.mgrid[:101, :101]
+    if 15 < stars[0].y < 85 and 15 < stars[0].x < 85:
+        assert (inside * y).sum() / inside.sum() == pytest.approx(stars[0].y, abs=1e-3)
+        assert (inside * x).sum() / inside.sum() == pytest.approx(stars[0].x, abs=1e-3)
+
+
+def test_scenes_peak_where_stated_and_repeat_with_the_seed() -> None:
+    for scene, peak in ((simulate.filaments, 50.0), (simulate.spots, 20.0)):
+        a = scene((96, 96), rng(3), peak=peak)
+        assert a.max() == pytest.approx(peak, rel=0.1)
+        assert a.min() > 0
+        assert np.array_equal(a, scene((96, 96), rng(3), peak=peak))
+    chart = simulate.chart((60, 80), rng())
+    assert chart.shape == (60, 80, 3)
+    assert 0 < chart.min() < chart.max() <= 1
+
+
+def test_projections_are_those_of_the_slice() -> None:
+    """The analytic projections against scikit-image's Radon transform of the slice: an independent oracle."""
+    from skimage.transform import radon
+
+    angles = np.linspace(0, np.pi, 8, endpoint=False)
+    lines, slice_ = simulate.phantom_projections(angles, 1, 129)
+    other = radon(slice_[::-1], np.degrees(angles), circle=True).T  # its rows run upwards, ours downwards
+    assert np.abs(lines[:, 0] - other).mean() < 0.01 * lines.max()
+    assert lines.sum(axis=2)[:, 0] == pytest.approx(slice_.sum(), rel=0.01)
+
+
+def test_sensor_follows_its_own_noise_law() -> None:
+    sensor = simulate.make_sensor((64, 64), rng(), gain=2.0, read_noise=3.0, dark=0.5, hot=0.01, vignetting=0.3, prnu=0.02)
+    scene = np.full((64, 64), 200.0)
+    shots = np.stack([sensor.expose(scene, rng(i), exposure=10) for i in range(400)]).astype(float)
+    mean = sensor.mean(scene, 10)
+    var = sensor.detector.noise().variance(mean) + 1 / 12  # quantisation
+    assert abs((shots.mean(0) - mean) / np.sqrt(var / 400)).max() < 5.5
+    assert (shots.var(0, ddof=1) / var).mean() == pytest.approx(1.0, abs=0.01)
+    assert 10 < (sensor.dark > 1).sum() < 90
+
+
+def test_sensor_saturates_and_clips() -> None:
+    sensor = simulate.make_sensor((8, 8), rng(), bits=8, offset=20)
+    assert (sensor.expose(np.full((8, 8), 1e6), rng()) == 255).all()
+    assert sensor.bias(rng()).dtype == np.uint16
