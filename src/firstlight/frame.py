@@ -64,8 +64,9 @@ class Record:
 class Observation:
     """What the file says about the exposure; `header` and `source` are for writers and people, never for algorithms.
 
-    exposure [s]; saturation [ADU], a scalar or a CFA cell; white_balance: multipliers per colour; color_matrix: XYZ to
-    camera; orientation: EXIF 1..8; `header`: the format's own header; `source`: the file's path.
+    exposure [s]; offset: the file's own black level [ADU] and saturation [ADU], each a scalar or a CFA cell, both of the raw
+    counts; white_balance: multipliers per colour; color_matrix: XYZ to camera; orientation: EXIF 1..8; `header`: the format's
+    own header; `source`: the file's path.
     """
 
     instrument: str | None = None
@@ -73,6 +74,7 @@ class Observation:
     exposure: float | None = None
     time: str | None = None
     band: str | None = None
+    offset: Param | None = None
     saturation: Param | None = None
     white_balance: tuple[float, ...] | None = None
     color_matrix: tuple[tuple[float, ...], ...] | None = None
@@ -143,12 +145,12 @@ class Frame:
         return _replace(self, history=(*self.history, Record(step, dict(params or {}))), **changes)
 
     def crop(self, box: Box) -> Frame:
-        """The part inside `box` (all axes, or the last ones): data, noise, std, flags, geometry, saturation cells."""
+        """The part inside `box` (all axes, or the last ones): data, noise, std, flags, geometry, offset and saturation cells."""
         lead = len(self.shape) - box.ndim
         box = Box((0,) * lead + box.start, self.shape[:lead] + box.stop)
         if not Box.whole(self.shape).contains(box):
             raise FrameError(f"frame: box {box.start}..{box.stop} leaves data of shape {self.shape}; intersect it first")
-        saturation = crop_map(self.observation.saturation, self.shape, box)
+        cells = {k: crop_map(getattr(self.observation, k), self.shape, box) for k in ("offset", "saturation")}
         return _replace(
             self,
             data=self.data[box.slices],
@@ -156,7 +158,7 @@ class Frame:
             std=_crop_plane(self.std, self.shape, box),
             flags=_crop_plane(self.flags, self.shape, box),
             geometry=None if self.geometry is None else self.geometry.crop(self.axes, box),
-            observation=_replace(self.observation, saturation=saturation),
+            observation=_replace(self.observation, **cells),
         )
 
     def known_noise(self, what: str) -> Noise:

@@ -58,7 +58,7 @@ def dumps(frame: Frame, std: bool = False) -> str:
             "geometry": _geometry(frame.geometry),
             "spacing": dict(frame.spacing),
             "observation": {
-                k: np.asarray(v).tolist() if k == "saturation" else v
+                k: np.asarray(v).tolist() if k in ("offset", "saturation") else v
                 for k in Observation.__dataclass_fields__
                 if k not in ("header", "source") and (v := getattr(obs, k)) is not None
             },
@@ -105,6 +105,9 @@ def attach(data: Any, text: str, arrays: Mapping[str, Any], header: Any = None, 
         for key in ("white_balance", "color_matrix"):
             if key in obs:
                 obs[key] = _tuples(obs[key])
+        for key in ("offset", "saturation"):
+            if isinstance(obs.get(key), list):
+                obs[key] = np.asarray(obs[key], dtype=np.float64)
         return Frame(
             data,
             d["axes"],
