@@ -60,3 +60,9 @@ def test_sensor_saturates_and_clips() -> None:
     sensor = simulate.make_sensor((8, 8), rng(), bits=8, offset=20)
     assert (sensor.expose(np.full((8, 8), 1e6), rng()) == 255).all()
     assert sensor.bias(rng()).dtype == np.uint16
+
+
+def test_cosmic_rays_are_sharp_and_few() -> None:
+    hits = simulate.cosmic_rays((128, 128), rng(), n=20, energy=1000)
+    assert 20 <= (hits > 0).sum() < 20 * 20
+    assert 20 * 300 < hits.sum() < 20 * 3000

@@ -9,6 +9,7 @@ from firstlight.simulate.detector import Sensor, make_sensor
 from firstlight.simulate.scenes import (
     Star,
     chart,
+    cosmic_rays,
     filaments,
     linearise,
     phantom_projections,
@@ -20,6 +21,7 @@ __all__ = [
     "Sensor",
     "Star",
     "chart",
+    "cosmic_rays",
     "filaments",
     "linearise",
     "make_sensor",

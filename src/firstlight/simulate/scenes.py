@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf
 
-__all__ = ["Star", "chart", "filaments", "linearise", "phantom_projections", "spots", "star_field"]
+__all__ = ["Star", "chart", "cosmic_rays", "filaments", "linearise", "phantom_projections", "spots", "star_field"]
 
 Array = NDArray[Any]
 
@@ -78,6 +78,19 @@ def filaments(
         _draw_walk(image, rng, step=0.25, length=1.2 * max(shape), bend=0.01)
     image = _blur(image, width)
     return np.asarray(background + image * ((peak - background) / image.max()))
+
+
+def cosmic_rays(shape: tuple[int, int], rng: np.random.Generator, *, n: int = 40, energy: float = 2000.0) -> Array:
+    """Charge [e-] that `n` particles leave in the detector: sharp straight tracks of a few pixels, about `energy` [e-] each."""
+    image = np.zeros(shape)
+    for _ in range(n):
+        length, angle = 1 + rng.exponential(3), rng.uniform(0, np.pi)
+        t = np.arange(0, length, 0.5)
+        y = np.rint(rng.uniform(0, shape[0] - 1) + t * np.sin(angle)).astype(int)
+        x = np.rint(rng.uniform(0, shape[1] - 1) + t * np.cos(angle)).astype(int)
+        ok = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
+        np.add.at(image, (y[ok], x[ok]), energy * rng.lognormal(0, 0.5) / t.size)
+    return image
 
 
 def _draw_walk(image: Array, rng: np.random.Generator, step: float, length: float, bend: float) -> None:

@@ -1,0 +1,121 @@
+"""A file as its user hands it over: read, and its noise model completed from `--detector`, the header or a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from firstlight import calibrate, domains, io, measure
+from firstlight.errors import FirstlightError, FrameError, ReadError
+from firstlight.frame import Frame, Unit
+from firstlight.noise import Detector, Noise, Unmodelled
+
+__all__ = ["Intake", "check_white", "load", "read_detector", "to_electrons"]
+
+WHITE = 0.05  # lag-1 correlation above which a white-noise model is refused; white noise scatters by about .005
+
+
+@dataclass(frozen=True, eq=False)
+class Intake:
+    """A frame and where its noise figures came from: "header", "table ...", "user ...", "data ..." or why there are none."""
+
+    frame: Frame
+    source: str
+
+
+def read_detector(text: str) -> dict[str, Any]:
+    """Fields of a detector: a JSON file's path (as `transfer` writes it), or "gain=2.1,read_noise=3,offset=100".
+
+    Raises ReadError for a file that is not one, FrameError for unknown or missing fields.
+    """
+    if "=" in text and not Path(text).exists():
+        try:
+            fields: dict[str, Any] = {k.strip(): float(v) for k, v in (part.split("=") for part in text.split(","))}
+        except ValueError:
+            raise FrameError(f"detector {text!r}: expected a JSON file or gain=2.1,read_noise=3,offset=100") from None
+        fields["source"] = text
+    else:
+        fields = _json_fields(Path(text))
+    Detector.from_dict(fields)
+    return fields
+
+
+def _json_fields(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ReadError(f"{path}: no such detector file; write one with `firstlight transfer`") from None
+    except (OSError, ValueError) as error:
+        raise ReadError(f"{path}: not a detector file in JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ReadError(f"{path}: holds a {type(found).__name__}, expected an object with gain and read_noise")
+    return {**found, "source": found.get("source") or str(path)}
+
+
+def load(path: str | Path, *, detector: str | None = None, unit: str | None = None, ext: str | int | None = None) -> Intake:
+    """Read a file and complete its noise: `detector` (user) over the header over the table of known cameras.
+
+    `unit` reinterprets the numbers ("adu" for a picture file that holds raw counts). Raises as `io.read` does.
+    """
+    frame = io.read(path, ext)
+    if unit is not None:
+        frame = io.assume(frame, unit=Unit(unit)) if unit in list(Unit) else _no_unit(unit)
+    elif detector is not None and frame.unit is Unit.DISPLAY:
+        frame = io.assume(frame, unit=Unit.ADU)  # whoever gives a detector says that the numbers are raw counts
+    if detector is not None:
+        return Intake(_with_detector(frame, read_detector(detector)), f"user: {detector}")
+    if isinstance(frame.noise, Noise):
+        return Intake(frame, "header" if not frame.history else "the frame's own description")
+    return _from_table(frame)
+
+
+def _no_unit(unit: str) -> Frame:
+    raise FrameError(f"unit {unit!r}, expected one of {', '.join(Unit)}")
+
+
+def _with_detector(frame: Frame, fields: dict[str, Any]) -> Frame:
+    if "offset" not in fields and frame.observation.offset is not None:
+        fields = fields | {"offset": frame.observation.offset}
+    row = Detector.from_dict(fields)
+    if frame.unit is Unit.ADU:
+        return calibrate.assign(frame, detector=row)  # type: ignore[no-any-return]
+    electrons = Noise(1.0, row.read_noise**2)
+    if frame.unit in (Unit.ELECTRON, Unit.ARBITRARY):
+        return frame.replace(noise=electrons, unit=Unit.ELECTRON)
+    if frame.unit is Unit.ELECTRON_RATE and frame.observation.exposure:
+        return frame.replace(noise=electrons.scaled(1 / frame.observation.exposure))
+    raise FrameError(f"a detector describes counts or electrons, this frame is in {frame.unit}; say --unit adu if it is raw")
+
+
+def _from_table(frame: Frame) -> Intake:
+    camera, reason = frame.observation.instrument, frame.noise
+    assert isinstance(reason, Unmodelled)
+    if frame.unit is not Unit.ADU or not camera:
+        return Intake(frame, f"none: {reason.reason}")
+    try:
+        row = domains.detector(camera, frame.observation.setting)
+    except FirstlightError as error:
+        return Intake(frame, f"none: {reason.reason}; {error}")
+    if frame.observation.offset is not None:
+        row = replace(row, offset=frame.observation.offset)
+    return Intake(calibrate.assign(frame, detector=row), f"table: {row.source}")
+
+
+def to_electrons(frame: Frame) -> Frame:
+    """The frame in electrons where it is raw counts with a known gain; else unchanged."""
+    known = isinstance(frame.noise, Noise) and frame.unit is Unit.ADU
+    return calibrate.to_electrons(frame) if known else frame  # type: ignore[no-any-return]
+
+
+def check_white(frame: Frame, what: str = "restoring") -> None:
+    """Raises FrameError where neighbouring pixels' noise correlates, which a white-noise model would take for signal."""
+    if isinstance(frame.noise, Unmodelled):
+        raise FrameError(f"{what} needs the noise of each pixel, and there is none: {frame.noise.reason}")
+    along_y, along_x = measure.noise_correlation(frame)
+    if max(along_y, along_x) > WHITE:
+        raise FrameError(
+            f"{what} with a white-noise model would take noise for structure: neighbouring pixels correlate by "
+            f"{along_y:.2f} (y) and {along_x:.2f} (x), expected below {WHITE}; start from the frames before resampling"
+        )

@@ -1,0 +1,101 @@
+"""Running a local step over frames larger than memory: read, compute and write overlapped by threads.
+
+A step is local where it declares `halo`, the pixels it looks beyond its own along Y and X (a number, or a function of
+the frame and the step's parameters). Memory in flight is (workers + 2) blocks of at most `memory` bytes in all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from firstlight.box import Box
+from firstlight.errors import FrameError
+from firstlight.frame import Frame
+from firstlight.io import Writer
+from firstlight.tiles import Tile, plan
+
+__all__ = ["bands", "map_blocks"]
+
+BYTES_PER_PIXEL = 96  # measured peak of the non-local means per pixel of a block, all its float32 planes together
+MEMORY = 1 << 30
+
+
+def bands(frame: Frame, halo: int, memory: int = MEMORY, workers: int = 2) -> list[tuple[tuple[int, ...], Tile]]:
+    """(leading index, tile over (Y, X)) in C order; tiles start at multiples of the mosaic's period.
+
+    Raises FrameError where not even one period of rows with its halo fits the memory.
+    """
+    height, width = frame.shape[-2:]
+    period = frame.period()
+    room = memory // ((workers + 2) * BYTES_PER_PIXEL)
+    cols = width
+    while cols > 4096 and room // cols < 8 * halo + 64:
+        cols = -(-cols // 2)
+    rows = min(height, max(1, room // cols), 2048)
+    least = 2 * halo + period[0]
+    if rows < min(height, least):
+        raise FrameError(
+            f"blocks: {memory >> 20} MiB hold {rows} rows of {cols} px, expected at least {least}; give more memory"
+        )
+    tiles = plan((height, width), (rows, cols), (halo, halo if cols < width else 0), phase=period)
+    return [(lead, t) for lead in product(*(range(n) for n in frame.shape[:-2])) for t in tiles]
+
+
+def map_blocks(
+    step: Callable[[Frame], Frame],
+    frame: Frame,
+    out: Writer,
+    *,
+    halo: int,
+    memory: int = MEMORY,
+    workers: int | None = None,
+    tick: Callable[[int, int], None] | None = None,
+) -> None:
+    """Apply a local `step` to every plane of `frame` block by block and put data (and std) into `out`, in order.
+
+    `tick(done, total)` is called after each block. The result equals the step on the whole frame where its halo is honest.
+    """
+    workers = workers or min(8, os.cpu_count() or 1)
+    jobs = bands(frame, halo, memory, workers)
+    with ThreadPoolExecutor(workers) as pool:
+        for done, (box, data, std) in enumerate(_in_flight(pool, workers, step, frame, jobs), 1):
+            out.put(box, data, std)
+            if tick:
+                tick(done, len(jobs))
+
+
+def _in_flight(
+    pool: ThreadPoolExecutor,
+    workers: int,
+    step: Callable[[Frame], Frame],
+    frame: Frame,
+    jobs: list[tuple[tuple[int, ...], Tile]],
+) -> Iterator[tuple[Box, Any, Any]]:
+    waiting: deque[Future[tuple[Box, Any, Any]]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(_one, step, frame, *job))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _one(step: Callable[[Frame], Frame], frame: Frame, lead: tuple[int, ...], tile: Tile) -> tuple[Box, Any, Any]:
+    read = tile.read.intersect(Box.whole(frame.shape[-2:]))
+    ends = tuple(i + 1 for i in lead)
+    block = frame.crop(Box(lead + read.start, ends + read.stop))
+    result = step(block.replace(data=np.asarray(block.data)))
+    core: Any = (Ellipsis, *tile.core.within(read).slices)
+    std = None if result.std is None else np.broadcast_to(result.std, result.shape)[core]
+    return Box(lead + tile.core.start, ends + tile.core.stop), result.data[core], std
