@@ -1,16 +1,28 @@
-"""Measurement: numbers that tell whether an image can be trusted. Names load on first use."""
+"""Measurement: numbers that tell whether an image can be trusted.
 
-from __future__ import annotations
+The modules import numpy alone when loaded. Functions and modules share names (residual, fidelity), so they are bound here
+at once: a name bound on first use would be replaced by its module when that is imported.
+"""
 
-from importlib import import_module
-from typing import Any
+from firstlight.measure.doubts import noise_correlation, plausibility
+from firstlight.measure.fidelity import affine_fit, fidelity, median3, psnr, ssim
+from firstlight.measure.pictures import picture
+from firstlight.measure.report import Entry, html, measure, table
+from firstlight.measure.residual import Residual, residual
 
-_NAMES: dict[str, str] = {}
-
-__all__ = sorted(_NAMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(import_module(f"firstlight.measure.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'firstlight.measure' has no attribute {name!r}")
+__all__ = [
+    "Entry",
+    "Residual",
+    "affine_fit",
+    "fidelity",
+    "html",
+    "measure",
+    "median3",
+    "noise_correlation",
+    "picture",
+    "plausibility",
+    "psnr",
+    "residual",
+    "ssim",
+    "table",
+]

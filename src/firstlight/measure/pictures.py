@@ -1,0 +1,213 @@
+"""Pictures of frames, for people: one plane, stretched so that faint and bright are both seen."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstlight.box import Box
+from firstlight.frame import Flag, Frame, Unit
+from firstlight.geometry import Mosaic
+from firstlight.noise import Noise, spread
+
+__all__ = ["Stretch", "data_uri", "detail_box", "picture", "residual_picture", "stretch_of"]
+
+Array = NDArray[Any]
+LARGEST = 2048  # px a side read for a picture; larger frames are read with a stride
+PULL = 4.0  # standard deviations at the ends of the residual's colours
+
+
+class Stretch(NamedTuple):
+    """From signal to grey: low -> 0, high -> 1 [unit], then asinh(soft t)/asinh(soft), or sRGB encoding, or a straight line."""
+
+    low: float
+    high: float
+    soft: float = 0.0
+    srgb: bool = False
+
+    def apply(self, x: Array) -> Array:
+        """Grey values in [0, 1] of `x` [unit]; NaN is black."""
+        t = np.clip((np.nan_to_num(x, nan=self.low) - self.low) / (self.high - self.low), 0, 1)
+        if self.srgb:
+            return np.where(t <= 0.0031308, 12.92 * t, 1.055 * t ** (1 / 2.4) - 0.055)
+        return np.asarray(np.arcsinh(self.soft * t) / np.arcsinh(self.soft)) if self.soft > 0 else t
+
+    @property
+    def words(self) -> str:
+        """What was done, for a caption."""
+        kind = "sRGB curve" if self.srgb else "asinh" if self.soft else "linear"
+        return f"{kind}, {self.low:.4g} to {self.high:.4g}"
+
+
+def picture(frame: Frame, *, stretch: Stretch | None = None, size: int = 900) -> NDArray[np.uint8]:
+    """A preview, uint8 (Y, X) or (Y, X, 3) RGB, at most `size` px a side: the middle plane; channels and CFA in colour."""
+    import cv2
+
+    light = _light(frame)
+    shade = (stretch or stretch_of(frame)).apply(light)
+    shrink = size / max(shade.shape[:2])
+    if shrink < 1:
+        y, x = (max(1, round(n * shrink)) for n in shade.shape[:2])
+        shade = cv2.resize(shade, (x, y), interpolation=cv2.INTER_AREA)
+    return np.asarray(np.rint(shade * 255), dtype=np.uint8)
+
+
+def stretch_of(frame: Frame) -> Stretch:
+    """A stretch from the frame's own percentiles: sRGB for linear camera data, asinh where a bright tail rules, else linear."""
+    light = _light(frame)
+    values = light[np.isfinite(light)]
+    if values.size == 0:
+        return Stretch(0.0, 1.0)
+    low, middle, high = (float(v) for v in np.percentile(values, (0.5, 50, 99.7)))
+    if isinstance(frame.geometry, Mosaic) or frame.unit in (Unit.CAMERA, Unit.REC2020):
+        return Stretch(min(0.0, low) if low < 0.05 * high else low, max(high, low + 1e-12), srgb=True)
+    if high <= low:
+        return Stretch(low, low + (abs(low) or 1.0))
+    if high - middle > 8 * (middle - low) and frame.unit != Unit.DISPLAY:
+        top = float(np.percentile(values, 99.95))
+        return Stretch(low, top, soft=float(np.clip((top - low) / max(middle - low, 1e-12) / 3, 3, 3000)))
+    return Stretch(low, high)
+
+
+def detail_box(frame: Frame, size: int = 128, stretch: Stretch | None = None) -> Box:
+    """The (Y, X) box of at most `size` px where the stretched picture has most structure, in whole mosaic periods."""
+    import cv2
+
+    light, cell, step = _light(frame), _cell(frame), _stride(frame)
+    shade = (stretch or stretch_of(frame)).apply(light)
+    grey = cv2.GaussianBlur(shade.mean(axis=2) if shade.ndim == 3 else shade, (0, 0), 1.0)
+    small = max(8, size // (cell * step))
+    energy = np.hypot(*np.gradient(grey)) if min(grey.shape) > 1 else grey
+    score = cv2.boxFilter(energy, -1, (small, small), borderType=cv2.BORDER_CONSTANT)
+    y, x = (int(k) for k in np.unravel_index(int(np.argmax(score)), score.shape))
+    out = []
+    for middle, n, period in zip((y, x), frame.shape[-2:], frame.period(), strict=True):
+        length = min(size, n)
+        start = min(max(middle * cell * step - length // 2, 0), n - length)
+        out.append((start // period * period, length))
+    return Box(tuple(s for s, _ in out), tuple(s + k for s, k in out))
+
+
+def residual_picture(frame: Frame, restored: Frame, size: int = 900) -> NDArray[np.uint8]:
+    """(y - x_hat)/sqrt(v) of the middle plane, uint8 RGB: blue -4 sigma, grey 0, red +4; without a model scaled by its MAD."""
+    y, x = _plane(frame, 1), _plane(restored, 1)
+    if isinstance(frame.noise, Noise):
+        box = _middle(frame)
+        noise = frame.noise.crop(frame.shape, box)
+        v = noise.variance(np.nan_to_num(x).reshape(box.shape)).reshape(x.shape)
+        pull = (y - x) / np.sqrt(np.where(v > 0, v, np.nan))
+    else:
+        taken = y - x
+        scale = 1.4826 * float(np.nanmedian(np.abs(taken - np.nanmedian(taken)))) if np.isfinite(taken).any() else 1.0
+        pull = taken / (scale or 1.0)
+    step = max(1, ceil(max(pull.shape) / size))
+    return _diverging(np.nan_to_num(pull[::step, ::step]) / PULL)
+
+
+def _diverging(t: Array) -> NDArray[np.uint8]:
+    t = np.clip(t, -1, 1)[..., None]
+    cold, middle, warm = (np.array(c, dtype=np.float64) for c in ((33, 102, 210), (236, 236, 238), (200, 40, 45)))
+    return np.asarray(np.rint(middle + np.abs(t) * (np.where(t > 0, warm, cold) - middle)), dtype=np.uint8)
+
+
+def data_uri(image: NDArray[np.uint8], *, lossless: bool = True) -> str:
+    """A data URI of a uint8 (Y, X) or (Y, X, 3) RGB image: PNG, or WebP of quality 90, which noise needs to stay small."""
+    import base64
+
+    import cv2
+
+    kind, options = ("png", [cv2.IMWRITE_PNG_COMPRESSION, 9]) if lossless else ("webp", [cv2.IMWRITE_WEBP_QUALITY, 90])
+    _, buffer = cv2.imencode(f".{kind}", image[..., ::-1] if image.ndim == 3 else image, options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.tobytes()).decode()}"
+
+
+def _middle(frame: Frame) -> Box:
+    """The middle (Y, X) plane as a box of all axes."""
+    at = tuple(n // 2 for n in frame.shape[:-2])
+    return Box((*at, 0, 0), (*(i + 1 for i in at), *frame.shape[-2:]))
+
+
+def _stride(frame: Frame) -> int:
+    return max(1, ceil(max(frame.shape[-2:]) / LARGEST))
+
+
+def _plane(frame: Frame, step: int, channel: int | None = None) -> Array:
+    at = [n // 2 for n in frame.shape[:-2]]
+    if channel is not None:
+        at[frame.axes.index("C")] = channel
+    window: tuple[Any, ...] = (*at, slice(None, None, step), slice(None, None, step))
+    plane = np.asarray(frame.data[window], dtype=np.float64)
+    if frame.flags is None:
+        return plane
+    flags: Array = np.broadcast_to(np.asarray(frame.flags), frame.shape)
+    return np.where(flags[window] & Flag.NO_DATA, np.nan, plane)
+
+
+def _cell(frame: Frame) -> int:
+    """Side [px] of the least square that holds every colour wherever it lies on its own grid: 2 for Bayer, 3 for X-Trans."""
+    if not isinstance(frame.geometry, Mosaic):
+        return 1
+    period = frame.geometry.period
+    full = frame.geometry.at((period[0] * 6, period[1] * 6))
+    wanted = len(np.unique(full))
+    for n in range(1, max(period) + 1):
+        blocks = full[: full.shape[0] // n * n, : full.shape[1] // n * n].reshape(full.shape[0] // n, n, -1, n).swapaxes(1, 2)
+        if all(len(np.unique(b)) == wanted for row in blocks for b in row):
+            return n
+    return max(period)
+
+
+def _light(frame: Frame) -> Array:
+    """The middle plane (Y, X), or (Y, X, 3) where there are two or three channels or a mosaic, NaN where there is no data."""
+    step = _stride(frame)
+    if isinstance(frame.geometry, Mosaic):
+        return _superpixels(frame)
+    channels = frame.shape[frame.axes.index("C")] if "C" in frame.axes else 1
+    if channels not in (2, 3):
+        return _plane(frame, step)
+    planes = [_plane(frame, step, c) for c in range(channels)]
+    if frame.unit in (Unit.CAMERA, Unit.REC2020, Unit.DISPLAY):
+        return np.stack([*planes, np.zeros_like(planes[0])][:3], axis=-1)
+    # channels of a microscope have nothing to do with each other's brightness: level them on the first
+    tops = [max(float(np.nanpercentile(p, 99.7)), 1e-12) for p in planes]
+    planes = [p * (tops[0] / t) for p, t in zip(planes, tops, strict=True)]
+    return np.stack([*planes, np.zeros_like(planes[0])][:3], axis=-1)
+
+
+def _superpixels(frame: Frame) -> Array:
+    assert isinstance(frame.geometry, Mosaic)
+    plane, n = _plane(frame, 1), _cell(frame)
+    offset = spread(frame.noise.offset, plane.shape) if isinstance(frame.noise, Noise) and _small(frame.noise.offset) else 0.0
+    plane = plane - offset
+    rows, cols = plane.shape[0] // n, plane.shape[1] // n
+    color = frame.geometry.at((plane.shape[0], plane.shape[1]))
+
+    def fold(a: Array) -> Array:
+        return np.asarray(a[: rows * n, : cols * n].reshape(rows, n, cols, n).sum(axis=(1, 3)))
+
+    known = np.isfinite(plane)
+    letters = [frame.geometry.colors.find(k) for k in "RGB"]
+    planes = []
+    for index in letters if min(letters) >= 0 else (0, 0, 0):
+        here = (color == index) & known
+        count = fold(here)
+        planes.append(np.where(count > 0, fold(np.where(here, plane, 0)) / np.maximum(count, 1), np.nan))
+    gains = _white(frame, planes)
+    step = _stride(frame)
+    return np.stack([p * g for p, g in zip(planes, gains, strict=True)], axis=-1)[::step, ::step]
+
+
+def _small(offset: Any) -> bool:
+    return isinstance(offset, float) or offset.ndim == 2
+
+
+def _white(frame: Frame, planes: list[Array]) -> list[float]:
+    """White balance of the file, else grey world; green is 1."""
+    given = frame.observation.white_balance
+    if given is not None and len(given) >= 3 and given[1] > 0:
+        return [given[0] / given[1], 1.0, given[2] / given[1]]
+    means = [float(np.nanmean(p)) if np.isfinite(p).any() else 1.0 for p in planes]
+    return [float(np.clip(means[1] / m, 0.2, 5)) if m > 0 and means[1] > 0 else 1.0 for m in means]

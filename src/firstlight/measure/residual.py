@@ -1,0 +1,194 @@
+"""What a restorer took away, judged against the noise that the frame says it has."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstlight.errors import FrameError
+from firstlight.frame import Frame
+from firstlight.measure.sample import LIMIT, Block, blocks, same_pixels
+from firstlight.noise import Noise, Unmodelled
+
+__all__ = ["Residual", "SignalBin", "residual"]
+
+Array = NDArray[Any]
+LOW, HIGH = 0.9, 1.1
+
+
+@dataclass(frozen=True)
+class SignalBin:
+    """Pixels of similar restored signal, low..high [unit]: chi-square, its expectation, their ratio; bias [unit]."""
+
+    low: float
+    high: float
+    n: int
+    chi2: float | None
+    expected: float | None
+    ratio: float | None
+    bias: float
+    bias_error: float
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Statistics of y - x_hat; chi-square figures are None, with the reason, where the noise is not modelled.
+
+    r = (y - x_hat)/sqrt(v(x_hat)); chi2 = mean r^2, chi2_expected = 1 - mean(std^2/v): x_hat has seen y. lag1: correlation
+    of neighbouring residuals along y, x, and their mean, None where there is no residual. bias [unit] = mean(y - x_hat).
+    """
+
+    chi2: float | None
+    chi2_error: float | None
+    chi2_expected: float | None
+    ratio: float | None
+    has_std: bool
+    by_signal: tuple[SignalBin, ...]
+    lag1_y: float | None
+    lag1_x: float | None
+    lag1: float | None
+    bias: float
+    bias_error: float
+    n: int
+    excluded: int
+    reason: str | None = None
+
+    @property
+    def passed(self) -> bool | None:
+        """Chi-square over its expectation within 0.9 to 1.1; without a std only an excess fails; None without a noise model."""
+        if self.chi2 is None or self.chi2_expected is None:
+            return None
+        if self.ratio is None:  # the restorer claims that nothing was gained: then nothing may have been taken away
+            return self.chi2 <= HIGH - 1
+        return self.ratio <= HIGH and (self.ratio >= LOW or not self.has_std)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, for JSON."""
+        return {**asdict(self), "by_signal": [asdict(b) for b in self.by_signal], "passed": self.passed}
+
+
+class _Parts(NamedTuple):
+    signal: Array  # (n,) x_hat
+    taken: Array  # (n,) y - x_hat
+    variance: Array | None  # (n,) v(x_hat)
+    shrink: Array | None  # (n,) std^2 / v
+
+
+def residual(frame: Frame, restored: Frame, *, bins: int = 8, edge: int = 0, pixels: int = LIMIT) -> Residual:
+    """Chi-square per quantile bin of the restored signal beside its expectation, lag-1 correlation and bias.
+
+    `frame` is the calibrated noisy frame, `restored` the same pixels in the same unit; flagged (in either) and non-finite
+    pixels and `edge` px along the border are left out and counted, and above `pixels` pixels blocks are sampled. Raises
+    FrameError where frames do not match or no pixel is left.
+    """
+    same_pixels("residual", frame, restored=restored)
+    if bins < 1 or edge < 0:
+        raise FrameError(f"residual: bins {bins}, edge {edge}; expected at least 1 and 0")
+    parts, products, seen = [], _Products(), 0
+    for noisy, clean in zip(blocks(frame, pixels, edge), blocks(restored, pixels, edge), strict=True):
+        seen += noisy.data.size
+        part, plane, good = _part(noisy, clean)
+        parts.append(part)
+        products.add(plane, good)
+    joined = _Parts(*(None if v[0] is None else np.concatenate(v) for v in zip(*parts, strict=True)))  # type: ignore[arg-type]
+    if joined.taken.size < 2:
+        raise FrameError(f"residual: {joined.taken.size} of {seen} pixels are unflagged and finite, expected at least 2")
+    reason = frame.noise.reason if isinstance(frame.noise, Unmodelled) else None
+    return _summary(joined, bins, products, seen, reason=reason, has_std=restored.std is not None)
+
+
+def _part(noisy: Block, clean: Block) -> tuple[_Parts, Array, Array]:
+    good = noisy.good & clean.good
+    taken = noisy.data - clean.data
+    if not isinstance(noisy.frame.noise, Noise):
+        return _Parts(clean.data[good], taken[good], None, None), taken, good
+    # NaN pixels are left out; variance() must not see them
+    mean = np.where(good, clean.data, 0).reshape(noisy.frame.shape)
+    variance = noisy.frame.noise.variance(mean).reshape(taken.shape).astype(np.float64)
+    good &= variance > 0
+    if clean.frame.std is None:
+        shrink = np.zeros(np.count_nonzero(good))
+    else:
+        std = np.broadcast_to(np.asarray(clean.frame.std, dtype=np.float64), clean.frame.shape).reshape(taken.shape)
+        good &= np.isfinite(std)
+        shrink = std[good] ** 2 / variance[good]
+    plane = taken / np.sqrt(np.where(good, variance, 1))
+    return _Parts(clean.data[good], taken[good], variance[good], shrink), plane, good
+
+
+class _Products:
+    """Sums over neighbouring pixels of the products of their residuals, plane by plane."""
+
+    def __init__(self) -> None:
+        self.sums = np.zeros((2, 4))  # per direction: pairs, sum ab, sum a + b, sum a^2 + b^2
+
+    def add(self, plane: Array, good: Array) -> None:
+        filled = np.where(good, plane, 0)
+        for k, (u, ok) in enumerate(((filled, good), (filled.T, good.T))):
+            both = ok[1:] & ok[:-1]
+            a, b = u[1:][both], u[:-1][both]
+            self.sums[k] += (a.size, a @ b, a.sum() + b.sum(), a @ a + b @ b)
+
+    def correlations(self) -> tuple[float | None, float | None]:
+        n, ab, plain, squares = self.sums.T
+        mean = plain / np.maximum(2 * n, 1)
+        spread = squares / np.maximum(2 * n, 1) - mean**2
+        rho = [float((p / m - q * q) / s) if m > 1 and s > 0 else None for p, m, q, s in zip(ab, n, mean, spread, strict=True)]
+        return rho[0], rho[1]
+
+
+def _summary(parts: _Parts, bins: int, products: _Products, seen: int, *, reason: str | None, has_std: bool) -> Residual:
+    chi2, chi2_error, expected = _chi2(parts)
+    bias, bias_error = _mean(parts.taken)
+    lag_y, lag_x = products.correlations()
+    return Residual(
+        chi2=chi2,
+        chi2_error=chi2_error,
+        chi2_expected=expected,
+        ratio=_ratio(chi2, expected),
+        has_std=has_std,
+        by_signal=tuple(_by_signal(parts, bins)),
+        lag1_y=lag_y,
+        lag1_x=lag_x,
+        lag1=None if lag_y is None or lag_x is None else (lag_y + lag_x) / 2,
+        bias=bias,
+        bias_error=bias_error,
+        n=parts.taken.size,
+        excluded=seen - parts.taken.size,
+        reason=reason,
+    )
+
+
+def _mean(values: Array) -> tuple[float, float]:
+    return float(values.mean()), float(values.std() / np.sqrt(values.size))
+
+
+def _chi2(parts: _Parts) -> tuple[float | None, float | None, float | None]:
+    if parts.variance is None or parts.shrink is None:
+        return None, None, None
+    chi2, error = _mean(parts.taken**2 / parts.variance)
+    return chi2, error, float(1 - parts.shrink.mean())
+
+
+def _ratio(chi2: float | None, expected: float | None) -> float | None:
+    if chi2 is None or expected is None or abs(expected) < 1e-3:
+        return None
+    return chi2 / expected
+
+
+def _by_signal(parts: _Parts, bins: int) -> list[SignalBin]:
+    edges = np.unique(np.quantile(parts.signal, np.linspace(0, 1, bins + 1)))
+    place = np.clip(np.searchsorted(edges, parts.signal, side="right") - 1, 0, max(edges.size - 2, 0))
+    out = []
+    for k in range(max(edges.size - 1, 1)):
+        here = place == k
+        if np.count_nonzero(here) < 2:
+            continue
+        part = _Parts(*(None if p is None else p[here] for p in parts))  # type: ignore[arg-type]
+        chi2, _, expected = _chi2(part)
+        low, high = float(part.signal.min()), float(part.signal.max())
+        out.append(SignalBin(low, high, part.taken.size, chi2, expected, _ratio(chi2, expected), *_mean(part.taken)))
+    return out
