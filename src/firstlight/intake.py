@@ -28,18 +28,15 @@ class Intake:
 def read_detector(text: str) -> dict[str, Any]:
     """Fields of a detector: a JSON file's path (as `transfer` writes it), or "gain=2.1,read_noise=3,offset=100".
 
-    Raises ReadError for a file that is not one, FrameError for unknown or missing fields.
+    Raises ReadError for a file that is not one, FrameError for unknown fields; what is missing the header may supply.
     """
-    if "=" in text and not Path(text).exists():
-        try:
-            fields: dict[str, Any] = {k.strip(): float(v) for k, v in (part.split("=") for part in text.split(","))}
-        except ValueError:
-            raise FrameError(f"detector {text!r}: expected a JSON file or gain=2.1,read_noise=3,offset=100") from None
-        fields["source"] = text
-    else:
-        fields = _json_fields(Path(text))
-    Detector.from_dict(fields)
-    return fields
+    if "=" not in text or Path(text).exists():
+        return _json_fields(Path(text))
+    try:
+        fields: dict[str, Any] = {k.strip(): float(v) for k, v in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise FrameError(f"detector {text!r}: expected a JSON file or gain=2.1,read_noise=3,offset=100") from None
+    return fields | {"source": text}
 
 
 def _json_fields(path: Path) -> dict[str, Any]:
@@ -61,9 +58,9 @@ def load(path: str | Path, *, detector: str | None = None, unit: str | None = No
     """
     frame = io.read(path, ext)
     if unit is not None:
-        frame = io.assume(frame, unit=Unit(unit)) if unit in list(Unit) else _no_unit(unit)
+        frame = io.assume(frame, unit=unit)
     elif detector is not None and frame.unit is Unit.DISPLAY:
-        frame = io.assume(frame, unit=Unit.ADU)  # whoever gives a detector says that the numbers are raw counts
+        frame = io.assume(frame, unit="adu")  # whoever gives a detector says that the numbers are raw counts
     if detector is not None:
         return Intake(_with_detector(frame, read_detector(detector)), f"user: {detector}")
     if isinstance(frame.noise, Noise):
@@ -71,19 +68,19 @@ def load(path: str | Path, *, detector: str | None = None, unit: str | None = No
     return _from_table(frame)
 
 
-def _no_unit(unit: str) -> Frame:
-    raise FrameError(f"unit {unit!r}, expected one of {', '.join(Unit)}")
-
-
 def _with_detector(frame: Frame, fields: dict[str, Any]) -> Frame:
-    if "offset" not in fields and frame.observation.offset is not None:
-        fields = fields | {"offset": frame.observation.offset}
-    row = Detector.from_dict(fields)
+    """User's figures over the header's; the header's offset is in ADU and serves raw counts alone."""
+    known = {k: v for k, v in io.stated(frame).items() if k in ("gain", "read_noise", "offset", "saturation")}
+    if frame.observation.offset is not None:
+        known["offset"] = frame.observation.offset
+    if frame.unit is not Unit.ADU:
+        known = {"gain": 1.0} | {k: v for k, v in known.items() if k == "read_noise"}
+    row = Detector.from_dict(known | fields)
     if frame.unit is Unit.ADU:
         return calibrate.assign(frame, detector=row)  # type: ignore[no-any-return]
     electrons = Noise(1.0, row.read_noise**2)
-    if frame.unit in (Unit.ELECTRON, Unit.ARBITRARY):
-        return frame.replace(noise=electrons, unit=Unit.ELECTRON)
+    if frame.unit is Unit.ELECTRON:
+        return frame.replace(noise=electrons)
     if frame.unit is Unit.ELECTRON_RATE and frame.observation.exposure:
         return frame.replace(noise=electrons.scaled(1 / frame.observation.exposure))
     raise FrameError(f"a detector describes counts or electrons, this frame is in {frame.unit}; say --unit adu if it is raw")
@@ -106,14 +103,17 @@ def _from_table(frame: Frame) -> Intake:
 def to_electrons(frame: Frame) -> Frame:
     """The frame in electrons where it is raw counts with a known gain; else unchanged."""
     known = isinstance(frame.noise, Noise) and frame.unit is Unit.ADU
-    return calibrate.to_electrons(frame) if known else frame  # type: ignore[no-any-return]
+    return calibrate.to_electrons(frame) if known else frame
 
 
 def check_white(frame: Frame, what: str = "restoring") -> None:
     """Raises FrameError where neighbouring pixels' noise correlates, which a white-noise model would take for signal."""
     if isinstance(frame.noise, Unmodelled):
         raise FrameError(f"{what} needs the noise of each pixel, and there is none: {frame.noise.reason}")
-    along_y, along_x = measure.noise_correlation(frame)
+    found = measure.noise_correlation(frame)
+    if found is None:  # too little flat area to tell
+        return
+    along_y, along_x = found
     if max(along_y, along_x) > WHITE:
         raise FrameError(
             f"{what} with a white-noise model would take noise for structure: neighbouring pixels correlate by "

@@ -66,11 +66,11 @@ def make_sensor(
     """A Sensor with random fixed patterns: gain [e-/ADU], read_noise [e-], offset [ADU], dark [e-/s], hot fraction, PRNU rms.
 
     Hot pixels have 50 to 1000 times the dark current plus 1 e-/s; `vignetting` is the response lost in the corners;
-    the mean response is 1.
+    the median response is 1, as flat-field division assumes.
     """
     y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
     response = (1 - vignetting * (y**2 + x**2) / 2) * (1 + prnu * rng.standard_normal(shape))
-    response /= response.mean()
+    response /= np.median(response)
     current = np.full(shape, float(dark))
     pixels = rng.random(shape) < hot
     current[pixels] = 1 + dark * rng.uniform(50, 1000, int(pixels.sum()))

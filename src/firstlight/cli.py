@@ -1,0 +1,396 @@
+"""The command line. Imports nothing but cyclopts; every command imports its own work when it runs.
+
+Exit codes: 0 good, 1 a check failed, 2 bad input or usage, 130 interrupted. With --json, standard output holds JSON alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from firstlight import __version__
+from firstlight.errors import FirstlightError, FrameError
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="firstlight",
+    help="From raw detector counts to calibrated, restored and measured images.",
+    version=__version__,
+    version_flags=["--version"],
+    result_action="return_value",
+)
+
+Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON to standard output, and nothing else there.")]
+Switch = Annotated[bool, Parameter(negative="")]
+Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+MaybeOut = Annotated[Path | None, Parameter(name=["--out", "-o"])]
+
+
+def _say(text: Any, json: bool = False) -> None:
+    from rich.console import Console
+
+    Console(stderr=json, highlight=False, soft_wrap=True, markup=False).print(text)
+
+
+def _emit(result: Any, json: bool, text: Callable[[], Any]) -> None:
+    if json:
+        from json import dumps
+
+        sys.stdout.write(dumps(result, indent=1, allow_nan=False) + "\n")
+    else:
+        _say(text())
+
+
+@app.command
+def info(
+    file: Path,
+    *,
+    ext: str | None = None,
+    detector: str | None = None,
+    unit: str | None = None,
+    json: Json = False,
+) -> int:
+    """What a file holds: axes, unit, noise and where it came from, geometry, flags, header, doubts.
+
+    Parameters
+    ----------
+    file
+        Any file that firstlight reads.
+    ext
+        One of several images in the file: "SCI,2", "white", 3.
+    detector
+        A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
+    unit
+        What the numbers are, where the file does not say: adu, electron, electron/s, ...
+    """
+    from firstlight import facts
+
+    result = facts.info(file, ext=ext, detector=detector, unit=unit)
+    _emit(result, json, lambda: facts.info_text(result))
+    return 0
+
+
+@app.command
+def calibrate(
+    lights: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
+    *,
+    bias: Files = None,
+    dark: Files = None,
+    flat: Files = None,
+    detector: str | None = None,
+    unit: str | None = None,
+    cosmic_rays: Switch = False,
+    hot_pixels: Switch = False,
+    stack: Switch = False,
+    out: Out,
+    json: Json = False,
+) -> int:
+    """Raw counts to electrons: offset or bias, dark scaled by exposure, gain, flat; masters' own noise added.
+
+    Parameters
+    ----------
+    lights
+        Raw exposures of the scene.
+    bias
+        Zero-second frames, or one master.
+    dark
+        Dark frames, or one master; scaled by exposure.
+    flat
+        Flat-field frames, or one master; bias and dark are taken off them first.
+    detector
+        A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
+    unit
+        What the numbers are, where the file does not say ("adu" for a picture that holds raw counts).
+    cosmic_rays
+        Flag cosmic rays (L.A.Cosmic).
+    hot_pixels
+        Flag hot pixels, from the darks where there are some.
+    stack
+        Align the calibrated lights by whole pixels and combine them, sigma-clipped, into one.
+    out
+        Output file, or folder for several lights.
+    """
+    from firstlight import jobs
+
+    options = jobs.Calibration(bias or [], dark or [], flat or [], detector, unit, cosmic_rays, hot_pixels)
+    with _progress(json) as tick:
+        rows = jobs.calibrate(lights, out, options, stack=stack, tick=tick)
+    _emit(rows, json, lambda: _lines(f"{r['input']} -> {r['output']}  {r['summary']}" for r in rows))
+    return 0
+
+
+@app.command
+def transfer(
+    flats: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
+    *,
+    darks: Files = None,
+    unit: str | None = None,
+    gain: float | None = None,
+    out: MaybeOut = None,
+    plot: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Gain, read noise and saturation from data: the photon-transfer curve of flats, or of one image with enough levels.
+
+    Parameters
+    ----------
+    flats
+        Pairs of flats at several levels; or one EMVA 1288 descriptor (.txt); or one image.
+    darks
+        Dark or bias frames.
+    unit
+        What the numbers are, where the file does not say ("adu" for a picture that holds raw counts).
+    gain
+        A known gain [e-/ADU]: from one image, fit the read noise alone.
+    out
+        Detector file (JSON) that every other command takes as --detector.
+    plot
+        PNG of the curve.
+    """
+    from firstlight import jobs
+
+    result, text = jobs.transfer(flats, darks or [], unit=unit or "adu", gain=gain, out=out, plot=plot)
+    _emit(result, json, lambda: text)
+    return 0
+
+
+@app.command
+def restore(
+    files: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
+    *,
+    out: Out,
+    detector: str | None = None,
+    unit: str | None = None,
+    ext: str | None = None,
+    strength: float | None = None,
+    std: Switch = False,
+    to: str | None = None,
+    memory: str = "1G",
+    assume_white: Switch = False,
+    resume: Switch = False,
+    json: Json = False,
+) -> int:
+    """A better image: linear, in physical units, header and WCS kept, same format out as in, any size.
+
+    Parameters
+    ----------
+    files
+        Raw or calibrated images.
+    out
+        Output file, or folder for several files.
+    detector
+        A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
+    unit
+        What the numbers are, where the file does not say ("adu" for a picture that holds raw counts).
+    ext
+        One of several images in the file: "SCI,2", "white", 3.
+    strength
+        Smoothing, relative to the default 1.
+    std
+        Also write the standard error per pixel.
+    to
+        Format of the outputs, as an extension: fits, ome.tif, mrc, zarr, npy, ...
+    memory
+        Memory for blocks in flight, such as 500M or 4G.
+    assume_white
+        Go on where neighbouring pixels' noise correlates.
+    resume
+        Leave outputs that already exist as they are.
+    """
+    from firstlight import jobs
+
+    options = jobs.Restoration(detector, unit, ext, strength, std, to, _bytes(memory), assume_white, resume)
+    with _progress(json) as tick:
+        rows = jobs.restore(files, out, options, tick)
+    _emit(rows, json, lambda: _lines(f"{r['input']} -> {r['output']}  {r['summary']}" for r in rows))
+    return 0
+
+
+@app.command
+def measure(
+    file: Path,
+    *,
+    restored: Path | None = None,
+    truth: Path | None = None,
+    peak: float | None = None,
+    detector: str | None = None,
+    unit: str | None = None,
+    ext: str | None = None,
+    json: Json = False,
+) -> int:
+    """Can it be trusted? Residual chi-square beside its expectation, correlation, bias; with truth PSNR and SSIM.
+
+    Parameters
+    ----------
+    file
+        The calibrated (or raw) image.
+    restored
+        What `restore` made of it.
+    truth
+        The true scene, where it is known.
+    peak
+        Peak of the PSNR [unit of the image]; the truth's maximum by default.
+    detector
+        A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
+    unit
+        What the numbers are, where the file does not say.
+    ext
+        One of several images in the file.
+    """
+    from firstlight import jobs
+
+    result, text, passed = jobs.measure(file, restored, truth, peak=peak, detector=detector, unit=unit, ext=ext)
+    _emit(result, json, lambda: text)
+    return 0 if passed else 1
+
+
+@app.command
+def check(recipe: str, file: Path | None = None, *, json: Json = False) -> int:
+    """Every problem of a recipe at once; nothing runs.
+
+    Parameters
+    ----------
+    recipe
+        A TOML file, or the name of a shipped recipe: photography, microscopy, astronomy, tomography.
+    file
+        An image to check it against.
+    """
+    from firstlight import jobs
+
+    problems = jobs.check(recipe, file)
+    _emit(problems, json, lambda: _lines(problems) if problems else "no problems")
+    return 1 if problems else 0
+
+
+@app.command
+def run(
+    recipe: str,
+    file: Path,
+    *,
+    out: Out,
+    detector: str | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    json: Json = False,
+) -> int:
+    """Run a recipe on a file.
+
+    Parameters
+    ----------
+    recipe
+        A TOML file, or the name of a shipped recipe: photography, microscopy, astronomy, tomography.
+    file
+        The image.
+    out
+        Output file.
+    detector
+        A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
+    set_
+        A parameter over the recipe's: STEP.PARAMETER=VALUE, such as restore.nonlocal_means.strength=0.8.
+    """
+    from firstlight import jobs
+
+    row = jobs.run(recipe, file, out, detector=detector, overrides=set_ or [])
+    _emit(row, json, lambda: f"{row['input']} -> {row['output']}  {row['summary']}")
+    return 0
+
+
+@app.command
+def sample(out: Path, *, seed: int | None = None, json: Json = False) -> int:
+    """Write the sample set: small scenes with known truth as real raw files of every domain.
+
+    Parameters
+    ----------
+    out
+        Folder to write.
+    seed
+        Seed of the simulation.
+    """
+    from firstlight.sample import SEED, write_sample
+
+    manifest = write_sample(out, SEED if seed is None else seed)
+    _emit(manifest, json, lambda: _lines(f"{e['domain']:12s} {e['name']:18s} {e['lights'][0]}" for e in manifest["entries"]))
+    return 0
+
+
+@app.command
+def demo(
+    data: Path | None = None,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("demo-out"),
+    detector: str | None = None,
+    json: Json = False,
+) -> int:
+    """The main job: read, calibrate, restore and measure, on the sample set or on your own files; a table and a report.
+
+    Parameters
+    ----------
+    data
+        A file or folder of yours; the sample set where it is left out.
+    out
+        Folder for the results and report.html.
+    detector
+        A detector for files of yours that name none.
+    """
+    from firstlight import demo as main_job
+
+    with _progress(json) as tick:
+        rows, text, passed = main_job.run(out, data, detector=detector, tick=tick)
+    _emit(rows, json, lambda: text)
+    return 0 if passed else 1
+
+
+def _lines(rows: Any) -> str:
+    return "\n".join(str(r) for r in rows)
+
+
+def _bytes(text: str) -> int:
+    units = {"K": 10, "M": 20, "G": 30, "T": 40}
+    number = text.strip().upper().removesuffix("B").removesuffix("I")
+    shift = units.get(number[-1:], 0)
+    try:
+        size = int(float(number[:-1] if shift else number) * 2**shift)
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise FrameError(f"memory {text!r}: expected a size such as 500M or 4G")
+    return size
+
+
+@contextmanager
+def _progress(json: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on standard error, where that is a terminal; `tick(done, total, what)`."""
+    if json or not sys.stderr.isatty():
+        yield lambda done, total, what: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (and exits with it as a console script)."""
+    try:
+        result = app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
+        return result if isinstance(result, int) else 0
+    except CycloptsError as error:
+        sys.stderr.write(f"firstlight: {' '.join(str(error).split())}; see `firstlight --help`\n")
+    except FirstlightError as error:
+        sys.stderr.write(f"firstlight: {error}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("firstlight: interrupted; finished outputs are whole, the one under way was removed\n")
+        return 130
+    except BrokenPipeError:
+        return 141
+    except MemoryError:
+        sys.stderr.write("firstlight: out of memory; give a smaller --memory or a machine with more\n")
+    return 2

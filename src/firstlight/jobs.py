@@ -1,0 +1,321 @@
+"""What each command does: files in, files and plain figures out. The CLI prints; the demo strings these together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstlight import calibrate as cal
+from firstlight import intake, io, scale
+from firstlight import measure as mea
+from firstlight import recipe as rec
+from firstlight import restore as res
+from firstlight.box import Box
+from firstlight.errors import FrameError, WriteError
+from firstlight.facts import flag_counts, plain
+from firstlight.frame import Frame, Record, Unit
+from firstlight.noise import Detector, Unmodelled
+
+__all__ = ["Calibration", "Restoration", "calibrate", "calibrated", "check", "measure", "restore", "run", "transfer"]
+
+Tick = Callable[[int, int, str], None]
+IN_MEMORY = 64 << 20  # pixels up to which flags are found for the whole frame at once, not block by block
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Options of `calibrate`, as the CLI's flags."""
+
+    bias: Sequence[Path] = ()
+    dark: Sequence[Path] = ()
+    flat: Sequence[Path] = ()
+    detector: str | None = None
+    unit: str | None = None
+    cosmic_rays: bool = False
+    hot_pixels: bool = False
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """Options of `restore`, as the CLI's flags; memory in bytes."""
+
+    detector: str | None = None
+    unit: str | None = None
+    ext: str | None = None
+    strength: float | None = None
+    std: bool = False
+    to: str | None = None
+    memory: int = scale.MEMORY
+    assume_white: bool = False
+    resume: bool = False
+
+
+def target(source: Path, out: Path, several: bool, to: str | None = None) -> Path:
+    """Where the result of `source` goes: `out` itself, or a file in the folder `out`, in the same format unless told."""
+    suffix = "." + to.lstrip(".") if to else _suffix(source)
+    if not several and out.suffix.lower() in (*io.FORMATS, ".gz", ".bz2") and not out.is_dir():
+        return out
+    if out.is_file():
+        raise WriteError(f"{out}: is a file, expected a folder for {'several results' if several else f'a {suffix} file'}")
+    out.mkdir(parents=True, exist_ok=True)
+    return out / (_stem(source) + suffix)
+
+
+CAMERA = (".arw", ".raf", ".nef", ".cr2", ".cr3")  # read only: a mosaic is written as DNG
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [s.lower() for s in path.suffixes]
+    if suffixes[-2:] == [".ome", ".tif"] or suffixes[-2:] == [".ome", ".tiff"]:
+        return ".ome.tif"
+    if suffixes and suffixes[-1] in (".gz", ".bz2"):
+        return suffixes[-2] if suffixes[-2] != ".fits" or suffixes[-1] == ".bz2" else ".fits.gz"
+    if suffixes[-1] in CAMERA:
+        return ".dng"
+    return ".mrc" if suffixes[-1] == ".dv" else suffixes[-1]
+
+
+def _stem(path: Path) -> str:
+    name = path.name
+    for suffix in (*path.suffixes[::-1],):
+        if suffix.lower() not in (*io.FORMATS, ".gz", ".bz2", ".ome"):
+            break
+        name = name[: -len(suffix)]
+    return name
+
+
+def _hashed(frame: Frame, path: Path) -> Frame:
+    record = Record("io.read", {"path": path.name}, {path.name: io.sha256(path)})
+    return frame.replace(history=(*frame.history, record))
+
+
+def calibrate(lights: Sequence[Path], out: Path, options: Calibration, *, stack: bool, tick: Tick) -> list[dict[str, Any]]:
+    """Calibrate files into `out`; returns one row per output: input, output, unit, flags, summary."""
+    masters = _masters(options, tick)
+    several = len(lights) > 1 and not stack
+    rows, done = [], []
+    for i, path in enumerate(lights):
+        tick(i, len(lights), path.name)
+        frame = calibrated(path, options, masters)
+        if stack:
+            done.append(frame)
+        else:
+            rows.append(_written(frame, path, target(path, out, several)))
+    if stack:
+        merged = cal.combine(cal.register(done))
+        rows.append(_written(merged, lights[0], target(lights[0], out, False)))
+    return rows
+
+
+def _written(frame: Frame, source: Path, path: Path) -> dict[str, Any]:
+    io.write(frame, path)
+    counts = flag_counts(frame)
+    flags = ", ".join(f"{n} {k}" for k, n in counts.items()) or "nothing flagged"
+    return {
+        "input": str(source),
+        "output": str(path),
+        "unit": str(frame.unit),
+        "flags": counts,
+        "summary": f"[{frame.unit}] {flags}",
+    }
+
+
+def _masters(options: Calibration, tick: Tick) -> dict[str, list[Frame]]:
+    found = {}
+    for name in ("bias", "dark", "flat"):
+        paths = getattr(options, name)
+        tick(0, 1, f"{name} frames")
+        found[name] = [intake.load(p, detector=options.detector, unit=options.unit).frame for p in paths]
+    return {k: [cal.master(v)] if len(v) > 1 else v for k, v in found.items()}
+
+
+def calibrated(path: Path, options: Calibration, masters: dict[str, list[Frame]]) -> Frame:
+    """One light, calibrated: through white and dark to transmission where the file is a scan that holds them."""
+    found = intake.load(path, detector=options.detector, unit=options.unit)
+    frame = _hashed(found.frame, path)
+    if "A" in frame.axes and not any(masters.values()):
+        return _transmission(frame, path, options)
+    one = {k: v[0] if v else None for k, v in masters.items()}
+    hot = cal.flag_hot_pixels(one["dark"]) if options.hot_pixels and one["dark"] is not None else None
+    frame = cal.calibrate(frame, **one)
+    if hot is not None:
+        flags = hot.flags if frame.flags is None else np.asarray(frame.flags) | np.asarray(hot.flags)
+        frame = frame.replace(flags=flags)
+    elif options.hot_pixels:
+        frame = cal.flag_hot_pixels(frame)
+    return cal.flag_cosmic_rays(frame) if options.cosmic_rays else frame  # type: ignore[no-any-return]
+
+
+def _transmission(frame: Frame, path: Path, options: Calibration) -> Frame:
+    parts = io.read_set(path)
+    if "white" not in parts or "dark" not in parts:
+        raise FrameError(f"{path}: a scan with {', '.join(parts)}, expected white and dark frames too; give --flat and --dark")
+    return cal.transmission(frame, white=parts["white"], dark=parts["dark"])  # type: ignore[no-any-return]
+
+
+def transfer(
+    flats: Sequence[Path], darks: Sequence[Path], *, unit: str, gain: float | None, out: Path | None, plot: Path | None
+) -> tuple[dict[str, Any], str]:
+    """Photon transfer of files; writes the detector file and plot where asked; returns (figures, text)."""
+    if len(flats) == 1 and flats[0].suffix.lower() == ".txt":
+        result = _emva(flats[0])
+    else:
+        frames = [_counts(p, unit) for p in flats]
+        if len(frames) == 1 and not darks:
+            result = cal.transfer_single(frames[0], gain=gain)
+        else:
+            result = cal.transfer(frames, darks=[_counts(p, unit) for p in darks])
+    detector: Detector = result.detector
+    if out is not None:
+        _write_text(out, json.dumps(detector.to_dict(), indent=1))
+    if plot is not None:
+        cal.plot(result, plot)
+    figures = {k: plain(getattr(detector, k)) for k in detector.__dataclass_fields__}
+    efficiency = getattr(result, "efficiency", None)
+    return figures | ({"quantum_efficiency": efficiency} if efficiency is not None else {}), _transfer_text(
+        detector, efficiency
+    )
+
+
+def _counts(path: Path, unit: str) -> Frame:
+    frame = io.read(path)
+    return frame if frame.unit is Unit.ADU else io.assume(frame, unit=unit)
+
+
+def _emva(path: Path) -> Any:
+    descriptor = cal.emva_descriptor(path)
+    flats, darks, photons = descriptor.load(lambda p: np.asarray(io.read(p).data))
+    return cal.transfer(flats, darks=darks, photons=photons)
+
+
+def _transfer_text(d: Detector, efficiency: float | None) -> str:
+    def line(name: str, value: Any, std: float | None, unit: str) -> str:
+        if value is None:
+            return f"{name:12s} not reached"
+        return f"{name:12s} {float(np.median(value)):.6g}" + (f" +- {std:.2g}" if std is not None else "") + f" {unit}"
+
+    rows = [
+        line("gain", d.gain, d.gain_std, "e-/ADU"),
+        line("read noise", d.read_noise, d.read_noise_std, "e-"),
+        line("offset", d.offset, d.offset_std, "ADU"),
+        line("saturation", d.saturation, d.saturation_std, "ADU"),
+    ]
+    return "\n".join(rows + ([line("efficiency", efficiency, None, "")] if efficiency is not None else []))
+
+
+def _write_text(path: Path, text: str) -> None:
+    temp = path.with_name(f".{path.name}.part")
+    try:
+        temp.write_text(text + "\n")
+        temp.replace(path)
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def restore(files: Sequence[Path], out: Path, options: Restoration, tick: Tick) -> list[dict[str, Any]]:
+    """Restore files into `out`, block by block; returns one row per file: input, output, unit, noise source, summary."""
+    rows = []
+    for path in files:
+        goal = target(path, out, len(files) > 1, options.to)
+        if options.resume and goal.exists():
+            rows.append({"input": str(path), "output": str(goal), "skipped": True, "summary": "is there already"})
+            continue
+        found = intake.load(path, detector=options.detector, unit=options.unit, ext=options.ext)
+        if not options.assume_white:
+            intake.check_white(found.frame)
+        restored(_hashed(found.frame, path), goal, options, partial(_named, tick, path.name))
+        unit = str(found.frame.unit)
+        summary = f"[{unit}] noise from {found.source}"
+        rows.append({"input": str(path), "output": str(goal), "unit": unit, "noise": found.source, "summary": summary})
+    return rows
+
+
+def _named(tick: Tick, name: str, done: int, total: int) -> None:
+    tick(done, total, name)
+
+
+def restored(frame: Frame, goal: Path, options: Restoration, tick: Callable[[int, int], None] | None = None) -> Frame:
+    """Restore one frame into the file `goal` within the memory stated; returns the frame without its data read."""
+    flag = frame.observation.saturation is not None and frame.unit is Unit.ADU
+    if flag and frame.flags is None and int(np.prod(frame.shape)) <= IN_MEMORY:
+        frame, flag = cal.flag_saturated(frame), False
+    params = {"std": options.std} | ({} if options.strength is None else {"strength": options.strength})
+
+    def step(block: Frame) -> Frame:
+        return res.nonlocal_means(cal.flag_saturated(block) if flag else block, **params)  # type: ignore[no-any-return]
+
+    corner = Box((0,) * len(frame.shape), tuple(min(n, 32) for n in frame.shape))
+    like = step(frame.crop(corner))
+    like = frame.replace(noise=like.noise, unit=like.unit, history=like.history, std=None)
+    halo = _halo(frame)
+    with io.create(goal, like, dtype=_dtype(goal), std=options.std) as writer:
+        scale.map_blocks(step, frame, writer, halo=halo, memory=options.memory, tick=tick)
+    return like
+
+
+def _halo(frame: Frame) -> int:
+    halo = res.nonlocal_means.halo
+    return int(halo(frame)) if callable(halo) else int(halo)
+
+
+def _dtype(goal: Path) -> Any:
+    return np.uint16 if goal.suffix.lower() == ".dng" else np.float32
+
+
+def measure(
+    file: Path,
+    restored: Path | None,
+    truth: Path | None,
+    *,
+    peak: float | None = None,
+    detector: str | None = None,
+    unit: str | None = None,
+    ext: str | None = None,
+) -> tuple[dict[str, Any], Any, bool]:
+    """Figures of a file, its restoration and the truth; returns (JSON figures, text table, passed)."""
+    frame = intake.load(file, detector=detector, unit=unit, ext=ext).frame
+    others = [None if p is None else io.read(p) for p in (restored, truth)]
+    frame, better, true = _one_unit(frame, *others)
+    report = mea.measure(frame, better, true, peak=peak)
+    return report, mea.table(report), bool(report["passed"])
+
+
+def _one_unit(frame: Frame, restored: Frame | None, truth: Frame | None) -> tuple[Frame, Frame | None, Frame | None]:
+    """All in electrons where they differ and the gain is known."""
+    units = {f.unit for f in (frame, restored, truth) if f is not None}
+    if len(units) < 2 or isinstance(frame.noise, Unmodelled) or frame.unit is not Unit.ADU:
+        return frame, restored, truth
+    noise = frame.noise
+    if restored is not None and restored.unit is Unit.ADU:
+        restored = cal.to_electrons(restored.replace(noise=noise)).replace(noise=restored.noise)
+    return intake.to_electrons(frame), restored, truth
+
+
+def check(recipe: str, file: Path | None) -> list[str]:
+    """Every problem of a recipe, one line each."""
+    frame = None if file is None else intake.load(file).frame
+    return [str(p) for p in rec.check(rec.load(recipe), frame)]
+
+
+def run(recipe: str, file: Path, out: Path, *, detector: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """Run a recipe on one file; returns a row: input, output, unit, summary."""
+    pairs = dict(_override(o) for o in overrides)
+    frame = _hashed(intake.load(file, detector=detector).frame, file)
+    result = rec.run(rec.load(recipe), frame, overrides=pairs)
+    return _written(result, file, target(file, out, False))
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, mark, value = text.partition("=")
+    if not mark or not key:
+        raise FrameError(f"--set {text!r}: expected STEP.PARAMETER=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
