@@ -145,7 +145,7 @@ class Frame:
         return _replace(self, history=(*self.history, Record(step, dict(params or {}))), **changes)
 
     def crop(self, box: Box) -> Frame:
-        """The part inside `box` (all axes, or the last ones): data, noise, std, flags, geometry, offset and saturation cells."""
+        """The part inside `box` (all axes, or the last ones): data, noise, std, flags, geometry, black and white levels."""
         lead = len(self.shape) - box.ndim
         box = Box((0,) * lead + box.start, self.shape[:lead] + box.stop)
         if not Box.whole(self.shape).contains(box):
