@@ -71,13 +71,16 @@ class Sky:
 
     def wcs(self) -> Any:
         """The astropy.wcs.WCS of these cards."""
+        import warnings
+
         from astropy.io import fits
-        from astropy.wcs import WCS
+        from astropy.wcs import WCS, FITSFixedWarning
 
         header = fits.Header()
         for key, value in self.cards:
             header[key] = value
-        return WCS(header).celestial
+        with warnings.catch_warnings(action="ignore", category=FITSFixedWarning):  # RADECSYS, dates: repaired and said
+            return WCS(header).celestial
 
     def crop(self, axes: str, box: Box) -> Sky:
         """The WCS with its reference pixel counted from the box's first pixel."""

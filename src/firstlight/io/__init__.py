@@ -9,6 +9,8 @@ hold several frames, `read_set(path) -> dict[str, Frame]`.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from itertools import product
@@ -18,15 +20,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from firstlight.box import Box
-from firstlight.errors import FirstlightError, ReadError, WriteError
-from firstlight.frame import Frame
+from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
+from firstlight.frame import Frame, Unit
+from firstlight.noise import Unmodelled
 
-__all__ = ["FORMATS", "Writer", "blocks", "create", "read", "read_set", "write"]
+__all__ = ["FORMATS", "Writer", "assume", "blocks", "create", "doubts", "read", "read_set", "sha256", "stated", "write"]
 
 FORMATS: dict[str, str] = {
     ".fits": "fits",
     ".fit": "fits",
     ".fts": "fits",
+    ".fz": "fits",
     ".mrc": "mrc",
     ".mrcs": "mrc",
     ".map": "mrc",
@@ -53,6 +57,23 @@ FORMATS: dict[str, str] = {
 }
 _PACKED = (".gz", ".bz2")  # a suffix before these counts: .fits.gz, .tif.gz
 BLOCK_BYTES = 64 << 20
+# kind by its first bytes, and the modules that read that kind (camera raw files are TIFF inside)
+_MAGIC: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "PNG", ("picture",)),
+    (b"\xff\xd8\xff", "JPEG", ("picture",)),
+    (b"II*\0", "TIFF", ("tiff", "raw")),
+    (b"MM\0*", "TIFF", ("tiff", "raw")),
+    (b"II+\0", "BigTIFF", ("tiff",)),
+    (b"MM\0+", "BigTIFF", ("tiff",)),
+    (b"\x89HDF\r\n\x1a\n", "HDF5", ("hdf",)),
+    (b"SIMPLE  =", "FITS", ("fits",)),
+    (b"\x93NUMPY", "NPY", ("npy",)),
+    (b"FUJIFILMCCD-RAW", "Fujifilm raw", ("raw",)),
+    (b"PK\x03\x04", "ZIP", ("zarr",)),
+    (b"%PDF", "PDF", ()),
+    (b"GIF8", "GIF", ()),
+)
+_PACKED_MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2"}
 
 
 class Writer(Protocol):
@@ -86,13 +107,37 @@ def _module(path: Path, error: type[FirstlightError]) -> Any:
 
 def _readable(path: str | Path) -> Path:
     path = Path(path)
+    if path.is_symlink() and not path.exists():
+        raise ReadError(f"{path}: is a symbolic link to {path.readlink()}, which does not exist")
     if not path.exists():
         raise ReadError(f"{path}: no such file")
-    if path.is_dir() and path.suffix.lower() != ".zarr":
-        raise ReadError(f"{path}: is a folder, expected a file; name the files in it")
-    if path.is_file() and path.stat().st_size == 0:
+    if path.is_dir():
+        if path.suffix.lower() != ".zarr":
+            raise ReadError(f"{path}: is a folder, expected a file; name the files in it")
+    elif not path.is_file():
+        raise ReadError(f"{path}: is a device or a pipe, expected a file; save it to disk first")
+    elif path.stat().st_size == 0:
         raise ReadError(f"{path}: is empty (0 bytes)")
+    if not os.access(path, os.R_OK):
+        raise ReadError(f"{path}: permission denied; make it readable")
     return path
+
+
+def _checked(path: Path, module: Any) -> None:
+    """Raises ReadError where a file's first bytes say that it is something else than its name says."""
+    if path.is_dir():
+        return
+    with path.open("rb") as f:
+        head = f.read(16)
+    for magic, suffix in _PACKED_MAGIC.items():
+        if head.startswith(magic):
+            if path.suffix.lower() == suffix:
+                return
+            raise ReadError(f"{path}: is compressed ({suffix}) by its first bytes but named {path.suffix}; add {suffix}")
+    name = module.__name__.rpartition(".")[2]
+    for magic, kind, readers in _MAGIC:
+        if head.startswith(magic) and name not in readers:
+            raise ReadError(f"{path}: is a {kind} file by its first bytes but named {path.suffix}; rename it to what it is")
 
 
 def _reading(path: Path, action: Any) -> Any:
@@ -113,6 +158,7 @@ def read(path: str | Path, ext: str | int | None = None) -> Frame:
     """
     path = _readable(path)
     module = _module(path, ReadError)
+    _reading(path, lambda: _checked(path, module))
     return _reading(path, lambda: module.read(path, ext))  # type: ignore[no-any-return]
 
 
@@ -120,6 +166,7 @@ def read_set(path: str | Path) -> dict[str, Frame]:
     """Every frame in a file by name ("SCI,1"; "data", "white", "dark"); one frame named "data" for simple formats."""
     path = _readable(path)
     module = _module(path, ReadError)
+    _reading(path, lambda: _checked(path, module))
     if not hasattr(module, "read_set"):
         return {"data": _reading(path, lambda: module.read(path, None))}
     return _reading(path, lambda: module.read_set(path))  # type: ignore[no-any-return]
@@ -141,21 +188,77 @@ def create(
     source = like.observation.source
     if source and path.exists() and Path(source).exists() and path.samefile(source):
         raise WriteError(f"{path}: would overwrite its own input; choose another name")
+    size = tuple(like.shape if shape is None else shape)
+    _fits(path, like, size)
     try:
-        return module.create(  # type: ignore[no-any-return]
-            path, like, tuple(shape or like.shape), np.dtype(dtype or like.data.dtype), std
-        )
+        return module.create(path, like, size, np.dtype(dtype or like.data.dtype), std)  # type: ignore[no-any-return]
     except OSError as error:
         raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _fits(path: Path, like: Frame, shape: tuple[int, ...]) -> None:
+    if len(shape) != len(like.axes):
+        raise WriteError(f"{path}: shape {shape} for axes {like.axes!r}; give one length per axis")
+    part = like.flags
+    tail = shape[len(shape) - len(part.shape) :] if part is not None else ()
+    if part is not None and not all(m in (1, n) for m, n in zip(part.shape, tail, strict=True)):
+        raise WriteError(f"{path}: flags of shape {part.shape} do not fit an output of shape {shape}; drop or crop them")
 
 
 def write(frame: Frame, path: str | Path) -> Path:
     """Write a frame, block by block, in the format of the path's extension; returns the path."""
     with create(path, frame, std=frame.std is not None) as out:
-        std = None if frame.std is None else np.broadcast_to(frame.std, frame.shape)
+        std = frame.std
+        if std is not None and tuple(std.shape) != frame.shape:
+            std = np.broadcast_to(np.asarray(std), frame.shape)
         for box in blocks(frame.shape, np.dtype(frame.data.dtype).itemsize):
             out.put(box, frame.data[box.slices], None if std is None else std[box.slices])
     return Path(path)
+
+
+def assume(frame: Frame, *, unit: str = "adu") -> Frame:
+    """The same numbers in another unit, on the user's word: a PNG that holds raw counts is `assume(frame, unit="adu")`.
+
+    The noise becomes Unmodelled until a detector is given. Raises FrameError for an unknown unit, or for floating-point
+    display values (0..1), which are no counts.
+    """
+    try:
+        new = Unit(unit)
+    except ValueError:
+        raise FrameError(f"assume: unit {unit!r}, expected one of {', '.join(Unit)}") from None
+    if new == frame.unit:
+        return frame
+    if frame.unit == Unit.DISPLAY and np.dtype(frame.data.dtype).kind == "f":
+        raise FrameError(f"assume: display values of {frame.data.dtype} are fractions of white, no {new}; read the raw file")
+    noise = Unmodelled(f"the unit {new} is the user's word and no gain is known: pass a detector")
+    return frame.then("io.assume", {"unit": str(new)}, unit=new, noise=noise)
+
+
+def stated(frame: Frame) -> dict[str, Any]:
+    """What the file's own header says of the detector: gain [e-/ADU], read_noise [e-], offset [ADU], saturation, source.
+
+    Only what it says: keys are missing where it is silent, also where the frame's noise is Unmodelled for want of the rest.
+    """
+    facts = getattr(frame.observation.header, "stated", None)
+    return dict(facts) if facts else {}
+
+
+def doubts(frame: Frame) -> list[str]:
+    """Where the file's header contradicts itself, one sentence each; data are not read."""
+    return list(getattr(frame.observation.header, "doubts", ()))
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal sha256 of a file, read in blocks; of a folder, of its files' names and contents in sorted order."""
+    path = Path(path)
+    total = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        if path.is_dir():
+            total.update(f"{file.relative_to(path).as_posix()}\0".encode())
+        with file.open("rb") as f:
+            while block := f.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
 
 
 def blocks(shape: Sequence[int], itemsize: int, limit: int = BLOCK_BYTES) -> Iterator[Box]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from firstlight.errors import ReadError
+from firstlight.errors import FrameError, ReadError
 from firstlight.frame import Frame, Observation, Record, Unit
 from firstlight.geometry import Geometry, Mosaic, Scan, Sky
 from firstlight.noise import CELL, Noise, Unmodelled
 
-__all__ = ["MAPS", "attach", "dumps", "map_shape", "maps"]
+__all__ = ["MAPS", "attach", "digest", "dumps", "map_shape", "maps"]
 
 NOISE = ("a", "b", "offset", "c", "d")
 MAPS = ("std", "flags", "psf", *(f"noise_{k}" for k in NOISE))
@@ -69,6 +70,11 @@ def dumps(frame: Frame, std: bool = False) -> str:
     )
 
 
+def digest(value: Any) -> str:
+    """A short fingerprint of plain values, equal where they are equal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_plain).encode()).hexdigest()[:16]
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
@@ -105,6 +111,8 @@ def attach(data: Any, text: str, arrays: Mapping[str, Any], header: Any = None, 
         for key in ("white_balance", "color_matrix"):
             if key in obs:
                 obs[key] = _tuples(obs[key])
+        if isinstance(obs.get("saturation"), list):
+            obs["saturation"] = np.asarray(obs["saturation"], dtype=np.float64)
         for key in ("offset", "saturation"):
             if isinstance(obs.get(key), list):
                 obs[key] = np.asarray(obs[key], dtype=np.float64)
@@ -121,8 +129,10 @@ def attach(data: Any, text: str, arrays: Mapping[str, Any], header: Any = None, 
             observation=Observation(**obs, header=header, source=source),
             history=tuple(Record(**r) for r in d["history"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ReadError(f"{source}: its firstlight description is damaged ({error}); write the file again") from error
+    except (AttributeError, KeyError, TypeError, ValueError, FrameError) as error:
+        raise ReadError(
+            f"{source}: its firstlight description is damaged or belongs to another file ({error}); write it again"
+        ) from error
 
 
 def _noise(d: Mapping[str, Any], arrays: Mapping[str, Any]) -> Noise | Unmodelled:

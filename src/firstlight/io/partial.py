@@ -33,8 +33,7 @@ class Partial:
         """Write the description and maps as companions; returns the open std plane of `shape`, where asked for."""
         self.side("json").write_text(describe.dumps(frame, std=std))
         for name, part in describe.maps(frame).items():
-            with self.side(f"{name}.npy").open("wb") as f:
-                np.save(f, np.asarray(part))
+            save_map(self.side(f"{name}.npy"), part)
         if not std:
             return None
         return np.lib.format.open_memmap(self.side("std.npy"), mode="w+", dtype=np.float32, shape=shape)
@@ -58,6 +57,20 @@ class Partial:
                 shutil.rmtree(temp)
             else:
                 temp.unlink(missing_ok=True)
+
+
+def save_map(path: Path, part: Any) -> None:
+    """A map as a .npy file, block by block, so that one on disk never stands in memory."""
+    from firstlight.io import blocks
+
+    if not part.shape or 0 in part.shape:
+        with path.open("wb") as f:
+            np.save(f, np.asarray(part))
+        return
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=part.dtype, shape=tuple(part.shape))
+    for box in blocks(part.shape, np.dtype(part.dtype).itemsize):
+        out[box.slices] = part[box.slices]
+    out.flush()
 
 
 def companions(path: Path) -> tuple[str | None, dict[str, Any]]:
