@@ -39,9 +39,9 @@ class FlatNoise(NamedTuple):
 def noise_correlation(frame: Frame) -> tuple[float, float] | None:
     """Lag-1 autocorrelation (y, x) of an unrestored frame's noise; None where too few flat pixels can be used.
 
-    A 9 x 9 local quadratic fit is taken off, the flattest tenth of 16 px cells kept (up to a quarter in small images), each scaled by its own noise, and
-    the autocovariances are solved for those of the noise before the fit was taken off: white noise gives 0 within its
-    standard error. On a mosaic, lag 1 is the nearest pixel of the same cell position.
+    A 9 x 9 local quadratic fit is taken off, the flattest tenth of 16 px cells kept (up to a quarter in small images), each
+    scaled by its own noise, and the autocovariances are solved for those of the noise before the fit was taken off: white
+    noise gives 0 within its standard error. On a mosaic, lag 1 is the nearest pixel of the same cell position.
     """
     found = flat_noise(frame)
     return None if found is None else (found.lag_y, found.lag_x)

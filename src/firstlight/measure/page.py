@@ -18,17 +18,19 @@ WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 460, 230, 40, 12, 30  # px of the plot
 
 def context(frame: Frame, restored: Frame, truth: Frame | None, figures: Mapping[str, Any]) -> dict[str, Any]:
     """The template's values for one entry; before, after and truth share one stretch."""
-    stretch = stretch_of(restored)
+    stretch = stretch_of(restored, frame)
     box = detail_box(restored, stretch=stretch)
     lead = len(frame.shape) - 2
     at = tuple(n // 2 for n in frame.shape[:lead])
     middle = Box((*_first(frame, at), *box.start), (*_last(frame, at), *box.stop))
     close = None if truth is None else truth.crop(middle)
-    whole = _panels(frame, restored, truth, stretch, lossless=False)
-    detail = _panels(frame.crop(middle), restored.crop(middle), close, stretch, lossless=True)
+    block = max(1, round(max(frame.shape[-2:]) / 160))  # residual: as coarse as the detail beside it
+    whole = _panels(frame, restored, truth, stretch, block=block)
+    detail = _panels(frame.crop(middle), restored.crop(middle), close, stretch, block=1)
     y, x, top, left = (box.shape[0], box.shape[1], box.start[0], box.start[1])
     return {
         "panels": whole,
+        "block": block,
         "detail": detail,
         "detail_words": f"{y} x {x} px from row {top}, column {left}",
         "stretch": f"{stretch.words} {frame.unit}",
@@ -59,11 +61,11 @@ def _last(frame: Frame, at: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n if axis == "C" else i + 1 for axis, i, n in zip(frame.axes, at, frame.shape, strict=False))
 
 
-def _panels(frame: Frame, restored: Frame, truth: Frame | None, stretch: Stretch, *, lossless: bool) -> list[tuple[str, str]]:
+def _panels(frame: Frame, restored: Frame, truth: Frame | None, stretch: Stretch, *, block: int) -> list[tuple[str, str]]:
     named = [("before", frame), ("after", restored), *([] if truth is None else [("truth", truth)])]
     shown = [(name, picture(f, stretch=stretch, size=SIZE)) for name, f in named]
-    shown.append(("residual", residual_picture(frame, restored, size=SIZE)))
-    return [(name, data_uri(image, lossless=lossless)) for name, image in shown]
+    shown.append(("residual", residual_picture(frame, restored, block=block)))
+    return [(name, data_uri(image, lossless=block == 1)) for name, image in shown]
 
 
 def _gain(figures: Mapping[str, Any]) -> float | None:

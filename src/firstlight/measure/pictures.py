@@ -55,21 +55,38 @@ def picture(frame: Frame, *, stretch: Stretch | None = None, size: int = 900) ->
     return np.asarray(np.rint(shade * 255), dtype=np.uint8)
 
 
-def stretch_of(frame: Frame) -> Stretch:
-    """A stretch from the frame's own percentiles: sRGB for linear camera data, asinh where a bright tail rules, else linear."""
-    light = _light(frame)
-    values = light[np.isfinite(light)]
-    if values.size == 0:
-        return Stretch(0.0, 1.0)
+def stretch_of(frame: Frame, noisy: Frame | None = None) -> Stretch:
+    """A stretch from the frame's percentiles: sRGB for camera data, asinh where most pixels are faint, else linear.
+
+    Black is low enough for the noise of `noisy` to be seen. The asinh puts the median at a fifth of white.
+    """
+    values = _finite(frame)
     low, middle, high = (float(v) for v in np.percentile(values, (0.5, 50, 99.7)))
+    if noisy is not None:
+        low = min(low, float(np.percentile(_finite(noisy), 4)))
     if isinstance(frame.geometry, Mosaic) or frame.unit in (Unit.CAMERA, Unit.REC2020):
         return Stretch(min(0.0, low) if low < 0.05 * high else low, max(high, low + 1e-12), srgb=True)
     if high <= low:
         return Stretch(low, low + (abs(low) or 1.0))
-    if high - middle > 8 * (middle - low) and frame.unit != Unit.DISPLAY:
-        top = float(np.percentile(values, 99.95))
-        return Stretch(low, top, soft=float(np.clip((top - low) / max(middle - low, 1e-12) / 3, 3, 3000)))
-    return Stretch(low, high)
+    if frame.unit == Unit.DISPLAY or middle - low > 0.15 * (high - low):
+        return Stretch(low, high)
+    top = float(np.percentile(values, 99.9))
+    return Stretch(low, top, soft=_softening((middle - low) / (top - low), 0.2))
+
+
+def _finite(frame: Frame) -> Array:
+    light = _light(frame)
+    values = light[np.isfinite(light)]
+    return values if values.size else np.zeros(1)
+
+
+def _softening(t: float, wanted: float) -> float:
+    """The s with asinh(s t)/asinh(s) = wanted, by bisection on log s; 1e4 at most."""
+    low, high = np.log(1e-2), np.log(1e4)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.arcsinh(np.exp(middle) * t) < wanted * np.arcsinh(np.exp(middle)) else (low, middle)
+    return float(np.exp(low))
 
 
 def detail_box(frame: Frame, size: int = 128, stretch: Stretch | None = None) -> Box:
@@ -91,8 +108,11 @@ def detail_box(frame: Frame, size: int = 128, stretch: Stretch | None = None) ->
     return Box(tuple(s for s, _ in out), tuple(s + k for s, k in out))
 
 
-def residual_picture(frame: Frame, restored: Frame, size: int = 900) -> NDArray[np.uint8]:
-    """(y - x_hat)/sqrt(v) of the middle plane, uint8 RGB: blue -4 sigma, grey 0, red +4; without a model scaled by its MAD."""
+def residual_picture(frame: Frame, restored: Frame, *, block: int = 1) -> NDArray[np.uint8]:
+    """(y - x_hat)/sqrt(v) of the middle plane, uint8 RGB: blue -4 sigma, dark 0, orange +4; without a model scaled by its MAD.
+
+    `block` px squares are summed and divided by `block`: white noise keeps its spread of 1, structure stands out.
+    """
     y, x = _plane(frame, 1), _plane(restored, 1)
     if isinstance(frame.noise, Noise):
         box = _middle(frame)
@@ -103,13 +123,15 @@ def residual_picture(frame: Frame, restored: Frame, size: int = 900) -> NDArray[
         taken = y - x
         scale = 1.4826 * float(np.nanmedian(np.abs(taken - np.nanmedian(taken)))) if np.isfinite(taken).any() else 1.0
         pull = taken / (scale or 1.0)
-    step = max(1, ceil(max(pull.shape) / size))
-    return _diverging(np.nan_to_num(pull[::step, ::step]) / PULL)
+    pull = np.nan_to_num(pull)
+    rows, cols = pull.shape[0] // block, pull.shape[1] // block
+    folded = pull[: rows * block, : cols * block].reshape(rows, block, cols, block).sum(axis=(1, 3)) / block
+    return _diverging(folded / PULL)
 
 
 def _diverging(t: Array) -> NDArray[np.uint8]:
     t = np.clip(t, -1, 1)[..., None]
-    cold, middle, warm = (np.array(c, dtype=np.float64) for c in ((33, 102, 210), (236, 236, 238), (200, 40, 45)))
+    cold, middle, warm = (np.array(c, dtype=np.float64) for c in ((92, 170, 255), (24, 26, 31), (255, 138, 60)))
     return np.asarray(np.rint(middle + np.abs(t) * (np.where(t > 0, warm, cold) - middle)), dtype=np.uint8)
 
 

@@ -78,7 +78,7 @@ class _Parts(NamedTuple):
 
 
 def residual(frame: Frame, restored: Frame, *, bins: int = 8, edge: int = 0, pixels: int = LIMIT) -> Residual:
-    """Chi-square per quantile bin of the restored signal beside its expectation, lag-1 correlation and bias.
+    """Chi-square per bin of the restored signal beside its expectation, lag-1 correlation and bias.
 
     `frame` is the calibrated noisy frame, `restored` the same pixels in the same unit; flagged (in either) and non-finite
     pixels and `edge` px along the border are left out and counted, and above `pixels` pixels blocks are sampled. Raises
@@ -180,15 +180,37 @@ def _ratio(chi2: float | None, expected: float | None) -> float | None:
 
 
 def _by_signal(parts: _Parts, bins: int) -> list[SignalBin]:
-    edges = np.unique(np.quantile(parts.signal, np.linspace(0, 1, bins + 1)))
-    place = np.clip(np.searchsorted(edges, parts.signal, side="right") - 1, 0, max(edges.size - 2, 0))
     out = []
-    for k in range(max(edges.size - 1, 1)):
-        here = place == k
-        if np.count_nonzero(here) < 2:
-            continue
+    for here in _bins(parts, bins):
         part = _Parts(*(None if p is None else p[here] for p in parts))  # type: ignore[arg-type]
         chi2, _, expected = _chi2(part)
         low, high = float(part.signal.min()), float(part.signal.max())
         out.append(SignalBin(low, high, part.taken.size, chi2, expected, _ratio(chi2, expected), *_mean(part.taken)))
     return out
+
+
+def _bins(parts: _Parts, bins: int) -> list[Array]:
+    """Index arrays of quantile bins and the brightest 1 % and 0.1 %, merged until their medians lie a noise sd apart.
+
+    Slices of one flat level would sort pixels by the error of x_hat, not by their signal.
+    """
+    n = parts.signal.size
+    tails = [p for p in (0.99, 0.999) if n * (1 - p) >= 200 and bins > 1]
+    cuts = np.unique(np.rint(n * np.concatenate([np.linspace(0, 1, bins + 1), tails])).astype(int))
+    order = np.argsort(parts.signal, kind="stable")
+    out: list[Array] = []
+    for here in np.split(order, cuts[1:-1]):
+        if (
+            out
+            and here.size
+            and parts.signal[here[here.size // 2]] - parts.signal[out[-1][out[-1].size // 2]] < _sd(parts, here)
+        ):
+            out[-1] = np.concatenate([out[-1], here])
+        elif here.size:
+            out.append(here)
+    return out
+
+
+def _sd(parts: _Parts, here: Array) -> float:
+    values = parts.taken[here] ** 2 if parts.variance is None else parts.variance[here]
+    return float(np.sqrt(values.mean()))
