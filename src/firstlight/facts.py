@@ -45,7 +45,7 @@ def info_text(facts: dict[str, Any]) -> str:
     size = " x ".join(str(n) for n in facts["shape"])
     rows = [("file", facts["file"]), ("image", f"{facts['axes']} {size} {facts['dtype']} [{facts['unit']}]")]
     noise = facts["noise"]
-    names = {"gain": "e-/ADU", "read_noise": "e-", "offset": "ADU"}
+    names = {"gain": "e-/ADU", "read_noise": "e-", "offset": "ADU" if facts["unit"] == "adu" else facts["unit"]}
     known = [f"{k} {_short(noise[k])} {u}" for k, u in names.items() if noise[k] is not None]
     rows += [("noise", ", ".join(known) or "unknown"), ("from", noise["source"])]
     rows += [("geometry", _short(facts["geometry"]))] if facts["geometry"] else []
@@ -96,6 +96,8 @@ def plain(value: Any) -> Any:
         return array.item()
     if array.size <= 64:
         return array.tolist()
+    if array.min() == array.max():
+        return float(array.flat[0])
     return {"median": float(np.median(array)), "min": float(array.min()), "max": float(array.max())}
 
 

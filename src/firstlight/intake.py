@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from firstlight import calibrate, domains, io, measure
 from firstlight.errors import FirstlightError, FrameError, ReadError
 from firstlight.frame import Frame, Unit
 from firstlight.noise import Detector, Noise, Unmodelled
 
-__all__ = ["Intake", "check_white", "load", "read_detector", "to_electrons"]
+__all__ = ["Intake", "check_white", "load", "read_detector", "to_electrons", "with_bias"]
 
 WHITE = 0.05  # lag-1 correlation above which a white-noise model is refused; white noise scatters by about .005
 
@@ -59,8 +61,8 @@ def load(path: str | Path, *, detector: str | None = None, unit: str | None = No
     frame = io.read(path, ext)
     if unit is not None:
         frame = io.assume(frame, unit=unit)
-    elif detector is not None and frame.unit is Unit.DISPLAY:
-        frame = io.assume(frame, unit="adu")  # whoever gives a detector says that the numbers are raw counts
+    elif detector is not None and frame.unit in (Unit.DISPLAY, Unit.ARBITRARY) and np.dtype(frame.data.dtype).kind in "iu":
+        frame = io.assume(frame, unit="adu")  # whoever gives a detector says that whole numbers are raw counts
     if detector is not None:
         return Intake(_with_detector(frame, read_detector(detector)), f"user: {detector}")
     if isinstance(frame.noise, Noise):
@@ -98,6 +100,16 @@ def _from_table(frame: Frame) -> Intake:
     if frame.observation.offset is not None:
         row = replace(row, offset=frame.observation.offset)
     return Intake(calibrate.assign(frame, detector=row), f"table: {row.source}")
+
+
+def with_bias(frame: Frame, bias: Frame) -> Frame:
+    """The frame with its header's gain and read noise and, for an offset the header lacks, the bias frame's median level."""
+    facts = io.stated(frame)
+    if isinstance(frame.noise, Noise) or frame.unit is not Unit.ADU or not {"gain", "read_noise"} <= set(facts):
+        return frame
+    offset = float(np.median(np.asarray(bias.data)))
+    row = Detector(facts["gain"], facts["read_noise"], offset, facts.get("saturation"), source="header, offset from the bias")
+    return calibrate.assign(frame, detector=row)  # type: ignore[no-any-return]
 
 
 def to_electrons(frame: Frame) -> Frame:

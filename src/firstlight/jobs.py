@@ -22,7 +22,19 @@ from firstlight.facts import flag_counts, plain
 from firstlight.frame import Frame, Record, Unit
 from firstlight.noise import Detector, Unmodelled
 
-__all__ = ["Calibration", "Restoration", "calibrate", "calibrated", "check", "measure", "restore", "run", "transfer"]
+__all__ = [
+    "Calibration",
+    "Restoration",
+    "calibrate",
+    "calibrated",
+    "check",
+    "measure",
+    "restore",
+    "run",
+    "stem",
+    "target",
+    "transfer",
+]
 
 Tick = Callable[[int, int, str], None]
 IN_MEMORY = 64 << 20  # pixels up to which flags are found for the whole frame at once, not block by block
@@ -64,7 +76,7 @@ def target(source: Path, out: Path, several: bool, to: str | None = None) -> Pat
     if out.is_file():
         raise WriteError(f"{out}: is a file, expected a folder for {'several results' if several else f'a {suffix} file'}")
     out.mkdir(parents=True, exist_ok=True)
-    return out / (_stem(source) + suffix)
+    return out / (stem(source) + suffix)
 
 
 CAMERA = (".arw", ".raf", ".nef", ".cr2", ".cr3")  # read only: a mosaic is written as DNG
@@ -81,7 +93,18 @@ def _suffix(path: Path) -> str:
     return ".mrc" if suffixes[-1] == ".dv" else suffixes[-1]
 
 
-def _stem(path: Path) -> str:
+def targets(sources: Sequence[Path], out: Path, to: str | None = None) -> list[Path]:
+    """One goal per source; raises WriteError where two sources of the same name would meet in one folder."""
+    goals = [target(p, out, len(sources) > 1, to) for p in sources]
+    for i, goal in enumerate(goals):
+        if goal in goals[:i]:
+            twin = sources[goals.index(goal)]
+            raise WriteError(f"{goal}: {twin} and {sources[i]} have the same name; write them to different folders")
+    return goals
+
+
+def stem(path: Path) -> str:
+    """A file's name without the extensions of its format."""
     name = path.name
     for suffix in (*path.suffixes[::-1],):
         if suffix.lower() not in (*io.FORMATS, ".gz", ".bz2", ".ome"):
@@ -97,19 +120,19 @@ def _hashed(frame: Frame, path: Path) -> Frame:
 
 def calibrate(lights: Sequence[Path], out: Path, options: Calibration, *, stack: bool, tick: Tick) -> list[dict[str, Any]]:
     """Calibrate files into `out`; returns one row per output: input, output, unit, flags, summary."""
-    masters = _masters(options, tick)
-    several = len(lights) > 1 and not stack
+    masters = _masters(options)
+    goals = [target(lights[0], out, False)] * len(lights) if stack else targets(lights, out)
     rows, done = [], []
-    for i, path in enumerate(lights):
+    for i, (path, goal) in enumerate(zip(lights, goals, strict=True)):
         tick(i, len(lights), path.name)
         frame = calibrated(path, options, masters)
         if stack:
             done.append(frame)
         else:
-            rows.append(_written(frame, path, target(path, out, several)))
+            rows.append(_written(frame, path, goal))
     if stack:
         merged = cal.combine(cal.register(done))
-        rows.append(_written(merged, lights[0], target(lights[0], out, False)))
+        rows.append(_written(merged, lights[0], goals[0]))
     return rows
 
 
@@ -126,33 +149,43 @@ def _written(frame: Frame, source: Path, path: Path) -> dict[str, Any]:
     }
 
 
-def _masters(options: Calibration, tick: Tick) -> dict[str, list[Frame]]:
+def _masters(options: Calibration) -> dict[str, list[Frame]]:
     found = {}
     for name in ("bias", "dark", "flat"):
         paths = getattr(options, name)
-        tick(0, 1, f"{name} frames")
         found[name] = [intake.load(p, detector=options.detector, unit=options.unit).frame for p in paths]
+    if found["bias"]:
+        level = found["bias"][0]
+        found = {k: [intake.with_bias(f, level) for f in v] for k, v in found.items()}
     return {k: [cal.master(v)] if len(v) > 1 else v for k, v in found.items()}
 
 
-def calibrated(path: Path, options: Calibration, masters: dict[str, list[Frame]]) -> Frame:
-    """One light, calibrated: through white and dark to transmission where the file is a scan that holds them."""
+def calibrated(path: Path, options: Calibration, masters: dict[str, list[Frame]] | None = None) -> Frame:
+    """One light, calibrated; a scan that holds its own white and dark frames becomes transmission."""
     found = intake.load(path, detector=options.detector, unit=options.unit)
     frame = _hashed(found.frame, path)
+    masters = _masters(options) if masters is None else masters
     if "A" in frame.axes and not any(masters.values()):
-        return _transmission(frame, path, options)
+        return _transmission(frame, path)
     one = {k: v[0] if v else None for k, v in masters.items()}
-    hot = cal.flag_hot_pixels(one["dark"]) if options.hot_pixels and one["dark"] is not None else None
-    frame = cal.calibrate(frame, **one)
-    if hot is not None:
-        flags = hot.flags if frame.flags is None else np.asarray(frame.flags) | np.asarray(hot.flags)
-        frame = frame.replace(flags=flags)
-    elif options.hot_pixels:
-        frame = cal.flag_hot_pixels(frame)
+    if one["bias"] is not None:
+        frame = intake.with_bias(frame, one["bias"])
+    if frame.unit is Unit.ADU:
+        frame = cal.calibrate(frame, **one)
+    if options.hot_pixels:
+        frame = _hot(frame, one["dark"])
     return cal.flag_cosmic_rays(frame) if options.cosmic_rays else frame  # type: ignore[no-any-return]
 
 
-def _transmission(frame: Frame, path: Path, options: Calibration) -> Frame:
+def _hot(frame: Frame, dark: Frame | None) -> Frame:
+    if dark is None:
+        return cal.flag_hot_pixels(frame)  # type: ignore[no-any-return]
+    hot = np.asarray(cal.flag_hot_pixels(dark).flags)
+    flags = hot if frame.flags is None else np.asarray(frame.flags) | hot
+    return frame.then("calibrate.flag_hot_pixels", {"from": "dark"}, flags=flags)
+
+
+def _transmission(frame: Frame, path: Path) -> Frame:
     parts = io.read_set(path)
     if "white" not in parts or "dark" not in parts:
         raise FrameError(f"{path}: a scan with {', '.join(parts)}, expected white and dark frames too; give --flat and --dark")
@@ -221,8 +254,7 @@ def _write_text(path: Path, text: str) -> None:
 def restore(files: Sequence[Path], out: Path, options: Restoration, tick: Tick) -> list[dict[str, Any]]:
     """Restore files into `out`, block by block; returns one row per file: input, output, unit, noise source, summary."""
     rows = []
-    for path in files:
-        goal = target(path, out, len(files) > 1, options.to)
+    for path, goal in zip(files, targets(files, out, options.to), strict=True):
         if options.resume and goal.exists():
             rows.append({"input": str(path), "output": str(goal), "skipped": True, "summary": "is there already"})
             continue
@@ -283,7 +315,7 @@ def measure(
     others = [None if p is None else io.read(p) for p in (restored, truth)]
     frame, better, true = _one_unit(frame, *others)
     report = mea.measure(frame, better, true, peak=peak)
-    return report, mea.table(report), bool(report["passed"])
+    return report, mea.table(report), report["passed"] is not False
 
 
 def _one_unit(frame: Frame, restored: Frame | None, truth: Frame | None) -> tuple[Frame, Frame | None, Frame | None]:

@@ -1,0 +1,156 @@
+"""The main job: read, calibrate, restore and measure, on the sample set or on the user's files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firstlight import calibrate as cal
+from firstlight import intake, io, jobs
+from firstlight import measure as mea
+from firstlight.errors import FirstlightError, ReadError, WriteError
+from firstlight.frame import Frame, Unit
+from firstlight.noise import Unmodelled
+from firstlight.sample import write_sample
+
+__all__ = ["run"]
+
+Tick = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of the job: its file, how to calibrate it, its truth where there is one."""
+
+    name: str
+    light: Path
+    options: jobs.Calibration
+    truth: Path | None = None
+
+
+def run(out: Path, data: Path | None, *, detector: str | None, tick: Tick) -> tuple[list[dict[str, Any]], Any, bool]:
+    """Run the job into the folder `out`; returns (one row per image, text table, all checks passed).
+
+    Writes calibrated and restored images and report.html. A file of the user's that cannot be restored is listed with the
+    reason and the job goes on; on the sample set that is an error. Raises ReadError where there is nothing to read.
+    """
+    start = time.perf_counter()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{out}: cannot be made a folder ({error.strerror or error})") from error
+    cases = _sample(out, tick) if data is None else _own(data, out, detector)
+    rows, entries = [], []
+    for i, case in enumerate(cases):
+        tick(i, len(cases), case.name)
+        try:
+            row, entry = _one(case, out)
+            entries.append(entry)
+        except FirstlightError as error:
+            if data is None:
+                raise
+            row = {"name": case.name, "file": str(case.light), "restored": None, "passed": None, "reason": str(error)}
+        rows.append(row)
+    report = mea.html(entries, out / "report.html", title="firstlight: from raw counts to a measured image")
+    passed = all(r["passed"] is not False for r in rows)
+    return rows, _text(rows, report, time.perf_counter() - start), passed
+
+
+def _sample(out: Path, tick: Tick) -> list[Case]:
+    folder = out / "sample"
+    tick(0, 1, "writing the sample set")
+    manifest = write_sample(folder)
+    return [_sample_case(folder, entry, out) for entry in manifest["entries"]]
+
+
+def _sample_case(folder: Path, entry: dict[str, Any], out: Path) -> Case:
+    def paths(key: str) -> list[Path]:
+        return [folder / p for p in entry.get(key, ())]
+
+    detector = str(folder / entry["detector"]) if "detector" in entry else None
+    if "transfer" in entry:
+        made = out / f"{entry['domain']}.detector.json"
+        if not made.exists():
+            plot = out / f"{entry['domain']}.transfer.png"
+            jobs.transfer(paths("transfer"), paths("transfer_darks"), unit="adu", gain=None, out=made, plot=plot)
+        detector = str(made)
+    options = jobs.Calibration(
+        paths("bias"), paths("dark"), paths("flat"), detector, None, entry.get("cosmic_rays", False), bool(entry.get("dark"))
+    )
+    return Case(f"{entry['domain']}: {entry['name']}", folder / entry["lights"][0], options, folder / entry["truth"])
+
+
+def _own(data: Path, out: Path, detector: str | None) -> list[Case]:
+    if not data.exists():
+        raise ReadError(f"{data}: no such file or folder")
+    files = [data] if data.is_file() or data.suffix == ".zarr" else sorted(p for p in data.rglob("*") if _ours(p, out))
+    if not files:
+        raise ReadError(f"{data}: no file in it that firstlight reads; expected one of {', '.join(io.FORMATS)}")
+    options = jobs.Calibration(detector=detector)
+    return [Case(p.name if data.is_file() else str(p.relative_to(data)), p, options) for p in files]
+
+
+def _ours(path: Path, out: Path) -> bool:
+    suffixes = [s.lower() for s in path.suffixes if s.lower() not in (".gz", ".bz2")]
+    hidden = path.name.startswith(".") or out.resolve() in path.resolve().parents
+    companion = path.suffix == ".npy" and len(suffixes) > 1 and suffixes[-2].strip(".") in ("std", "flags", "psf")
+    inside = any(p.suffix == ".zarr" for p in path.parents)
+    return bool(suffixes) and suffixes[-1] in io.FORMATS and not (hidden or companion or inside)
+
+
+def _one(case: Case, out: Path) -> tuple[dict[str, Any], mea.Entry]:
+    frame, source = _ready(case)
+    stem = case.name.replace(": ", "_").replace("/", "_").replace(" ", "_")
+    goal = jobs.target(case.light, out / "restored", True)
+    goal = goal.with_name(goal.name.replace(jobs.stem(case.light), stem, 1))
+    jobs.restored(frame, goal, jobs.Restoration(std=True))
+    restored = io.read(goal)
+    truth = None if case.truth is None else io.read(case.truth)
+    figures = mea.measure(frame, restored, truth)
+    row = {"name": case.name, "file": str(case.light), "restored": str(goal), "noise": source, **figures}
+    return row, mea.Entry(case.name, frame, restored, figures, truth, f"noise from {source}")
+
+
+def _ready(case: Case) -> tuple[Frame, str]:
+    """The calibrated frame with a white noise model, and where that came from; raises where there is none."""
+    found = intake.load(case.light, detector=case.options.detector, unit=case.options.unit)
+    frame, source = found.frame, found.source
+    if frame.unit is Unit.ADU and isinstance(frame.noise, Unmodelled) and "A" not in frame.axes:
+        frame, source = _from_data(frame)
+    else:
+        frame = jobs.calibrated(case.light, case.options)
+    if case.truth is None:
+        intake.check_white(frame)
+    return frame, source
+
+
+def _from_data(frame: Frame) -> tuple[Frame, str]:
+    assert isinstance(frame.noise, Unmodelled)
+    try:
+        detector = cal.transfer_single(frame).detector
+    except FirstlightError as error:
+        raise type(error)(f"{frame.noise.reason}; and from the image itself: {error}") from error
+    return cal.assign(frame, detector=detector), f"data: {detector.source}"
+
+
+def _text(rows: list[dict[str, Any]], report: Path, seconds: float) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table("image", "unit", "chi2/expected", "lag-1", "PSNR restored", "unchanged", "median 3x3", "verdict")
+    for r in rows:
+        if r["restored"] is None:
+            table.add_row(r["name"], *["-"] * 6, f"not restored: {r['reason']}")
+            continue
+        psnr = [r.get("psnr"), r.get("unchanged", {}).get("psnr"), r.get("median3", {}).get("psnr")]
+        verdict = {True: "good", False: "failed", None: str(r["reason"])}[r["passed"]]
+        figures = [_number(r["chi2_ratio"], 3), _number(r["lag1"], 3), *(_number(v, 2) for v in psnr)]
+        table.add_row(r["name"], r["unit"], *figures, verdict)
+    return Group(table, f"report: {report}   {seconds:.1f} s")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

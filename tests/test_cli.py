@@ -1,0 +1,218 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from firstlight import Frame, Noise, Observation, Unit, cli, io
+from firstlight.cli import app, main
+
+
+@pytest.fixture
+def counts(tmp_path: Path) -> Path:
+    """A raw FITS of a gradient, gain 2 e-/ADU, read noise 4 e-, offset 100 ADU, seed 1."""
+    scene = np.linspace(20, 400, 96 * 120).reshape(96, 120)
+    noise = Noise(0.5, 4.0, 100.0)
+    data = np.rint(noise.sample(scene / 2 + 100, np.random.default_rng(1))).astype(np.uint16)
+    io.write(Frame(data, "YX", Unit.ADU, noise, observation=Observation(exposure=2.0)), tmp_path / "räw file.fits")
+    return tmp_path / "räw file.fits"
+
+
+def out(capsys: pytest.CaptureFixture[str]) -> dict:
+    text = capsys.readouterr().out
+    return json.loads(text)
+
+
+def test_info_keys_are_stable(counts: Path, capsys) -> None:
+    assert main(["info", str(counts), "--json"]) == 0
+    facts = out(capsys)
+    assert {"axes", "shape", "unit", "noise", "geometry", "flags", "doubts"} <= set(facts)
+    assert {"gain", "read_noise", "offset", "source"} <= set(facts["noise"])
+    assert facts["noise"]["gain"] == pytest.approx(2.0)
+    assert facts["noise"]["read_noise"] == pytest.approx(4.0)
+    assert facts["noise"]["offset"] == 100.0
+
+
+def test_user_figures_beat_the_file(counts: Path, capsys) -> None:
+    assert main(["info", str(counts), "--detector", "gain=3,read_noise=5", "--json"]) == 0
+    facts = out(capsys)
+    assert facts["noise"]["gain"] == pytest.approx(3.0)
+    assert facts["noise"]["source"].startswith("user")
+
+
+def test_restore_measure_and_exit_codes(counts: Path, tmp_path: Path, capsys) -> None:
+    better = tmp_path / "better.fits"
+    assert main(["restore", str(counts), "-o", str(better), "--std"]) == 0
+    frame = io.read(better)
+    assert frame.unit == Unit.ADU
+    assert frame.std is not None
+    assert [r.step for r in frame.history][-1] == "restore.nonlocal_means"
+    capsys.readouterr()
+    assert main(["measure", str(counts), "--restored", str(better), "--json"]) == 0
+    figures = out(capsys)
+    assert {"chi2", "chi2_expected", "chi2_by_signal", "lag1", "bias"} <= set(figures)
+    assert figures["chi2"] / figures["chi2_expected"] == pytest.approx(1, abs=0.1)
+    wrong = io.read(better)
+    io.write(wrong.replace(data=np.asarray(wrong.data) + 40, std=None), tmp_path / "wrong.fits")
+    assert main(["measure", str(counts), "--restored", str(tmp_path / "wrong.fits"), "--json"]) == 1
+
+
+def test_measure_with_truth_has_its_rows(counts: Path, tmp_path: Path, capsys) -> None:
+    truth = np.linspace(20, 400, 96 * 120).reshape(96, 120) / 2 + 100
+    io.write(io.read(counts).replace(data=truth.astype(np.float32)), tmp_path / "truth.npy")
+    assert main(["measure", str(counts), "--truth", str(tmp_path / "truth.npy"), "--peak", "300", "--json"]) == 0
+    figures = out(capsys)
+    assert figures["peak"] == 300
+    assert {"psnr", "ssim"} <= set(figures["unchanged"])
+    assert {"psnr", "ssim"} <= set(figures["median3"])
+    assert figures["median3"]["psnr"] > figures["unchanged"]["psnr"]
+
+
+def test_calibrate_and_restore_equal_the_functions(counts: Path, tmp_path: Path) -> None:
+    import firstlight as fl
+
+    assert main(["calibrate", str(counts), "-o", str(tmp_path / "cal.fits")]) == 0
+    calibrated = io.read(tmp_path / "cal.fits")
+    assert calibrated.unit == Unit.ELECTRON
+    assert np.allclose(calibrated.data, (np.asarray(io.read(counts).data, float) - 100) * 2, atol=1e-3)
+    assert main(["restore", str(tmp_path / "cal.fits"), "-o", str(tmp_path / "r.fits")]) == 0
+    whole = fl.restore.nonlocal_means(calibrated, std=False)
+    assert np.allclose(io.read(tmp_path / "r.fits").data, whole.data, rtol=1e-5)
+
+
+def test_several_files_go_to_a_folder_and_resume_skips(counts: Path, tmp_path: Path, capsys) -> None:
+    second = tmp_path / "b.fits"
+    second.write_bytes(counts.read_bytes())
+    folder = tmp_path / "res tored"
+    assert main(["restore", str(counts), str(second), "-o", str(folder), "--json"]) == 0
+    first = out(capsys)
+    assert {p.name for p in folder.iterdir()} == {"räw file.fits", "b.fits"}
+    stamp = (folder / "b.fits").stat().st_mtime_ns
+    assert main(["restore", str(counts), str(second), "-o", str(folder), "--resume", "--json"]) == 0
+    assert all(r.get("skipped") for r in out(capsys))
+    assert (folder / "b.fits").stat().st_mtime_ns == stamp
+    assert len(first) == 2
+
+
+def test_two_inputs_of_one_name_do_not_collide(counts: Path, tmp_path: Path, capsys) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / counts.name).write_bytes(counts.read_bytes())
+    assert main(["restore", str(counts), str(other / counts.name), "-o", str(tmp_path / "out")]) == 2
+    assert "same name" in capsys.readouterr().err
+
+
+BAD = {
+    "absent": None,
+    "empty": b"",
+    "garbage": b"\x00\x01garbage" * 100,
+    "png named fits": b"\x89PNG\r\n\x1a\n" + b"\0" * 100,
+}
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".mrc", ".tif", ".h5", ".dng", ".npy", ".png", ".zarr", ".ome.tif", ".ARW"])
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("command", ["info", "restore", "measure"])
+def test_bad_files_give_one_line_and_nothing_else(command: str, kind: str, suffix: str, tmp_path: Path, capsys) -> None:
+    if kind == "png named fits" and suffix == ".png":
+        kind = "garbage"
+    path = tmp_path / f"bad file{suffix}"
+    if BAD[kind] is not None:
+        path.write_bytes(BAD[kind])
+    before = sorted(p.name for p in tmp_path.iterdir())
+    extra = ["-o", str(tmp_path / f"o{suffix}")] if command == "restore" else []
+    assert main([command, str(path), *extra]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert path.name in captured.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["restore"], "FILES"),
+        (["nonsense"], "nonsense"),
+        (["info"], "FILE"),
+        (["restore", "{raw}", "-o", "{dir}/x.fits", "--memory", "lots"], "500M"),
+        (["restore", "{raw}", "-o", "{dir}/x.fits", "--strength", "much"], "much"),
+        (["restore", "{raw}", "-o", "{raw}"], "own input"),
+        (["restore", "{raw}", "-o", "{dir}/none/x.fits"], "create it first"),
+        (["restore", "{raw}", "-o", "{dir}/x.fits", "--detector", "{dir}/no.json"], "no such detector"),
+        (["restore", "{raw}", "-o", "{dir}/x.fits", "--detector", "gain=0,read_noise=1"], "positive"),
+        (["restore", "{raw}", "-o", "{dir}/x.fits", "--detector", "gain=a"], "gain=2.1"),
+        (["info", "{raw}", "--unit", "photons"], "expected one of"),
+        (["info", "{raw}", "--ext", "SCI,7"], "SCI,7"),
+        (["transfer", "{raw}", "{raw}"], "dark"),
+        (["check", "{dir}/no.toml"], "no.toml"),
+    ],
+)
+def test_usage_errors_exit_2(argv, message: str, counts: Path, tmp_path: Path, capsys) -> None:
+    before = counts.read_bytes()
+    assert main([a.format(raw=counts, dir=tmp_path) for a in argv]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    assert counts.read_bytes() == before
+
+
+def test_json_alone_on_standard_output(tmp_path: Path, capsys) -> None:
+    assert main(["sample", str(tmp_path / "s"), "--json"]) == 0
+    assert len(out(capsys)["entries"]) == 6
+
+
+def loaded_by(*argv: str) -> set[str]:
+    code = (
+        f"import sys; from firstlight.cli import main; main({list(argv)!r}); print(chr(10).join(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {m.split(".")[0] for m in done.stderr.split()}
+
+
+HEAVY = {"torch", "astropy", "numba", "scipy", "skimage", "cv2", "h5py", "zarr", "matplotlib", "tifffile", "rawpy", "pydantic"}
+
+
+def test_help_loads_no_heavy_module() -> None:
+    assert not (HEAVY | {"numpy"}) & loaded_by("--help")
+    assert not (HEAVY | {"numpy"}) & loaded_by("restore", "--help")
+
+
+def test_import_loads_numpy_at_most() -> None:
+    code = "import sys, firstlight; firstlight.Frame; print(chr(10).join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & {m.split(".")[0] for m in done.stdout.split()}
+
+
+def test_no_command_but_none_loads_torch(counts: Path, tmp_path: Path) -> None:
+    assert "torch" not in loaded_by("info", str(counts))
+    assert "torch" not in loaded_by("restore", str(counts), "-o", str(tmp_path / "o.fits"))
+
+
+def test_every_command_has_help(capsys) -> None:
+    for name in (n for n in app if not n.startswith("-")):
+        assert main([name, "--help"]) == 0
+        assert "Usage: firstlight" in capsys.readouterr().out
+
+
+def test_public_names_exist() -> None:
+    import firstlight
+
+    for name in firstlight.__all__:
+        assert getattr(firstlight, name) is not None
+    assert cli.__all__ == ["app", "main"]
+
+
+def test_interrupt_leaves_nothing_half_written(counts: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    from firstlight import scale
+
+    def interrupted(*args: object, **kw: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scale, "map_blocks", interrupted)
+    before = sorted(tmp_path.iterdir())
+    assert main(["restore", str(counts), "-o", str(tmp_path / "o.fits")]) == 130
+    assert sorted(tmp_path.iterdir()) == before
+    assert "interrupted" in capsys.readouterr().err
