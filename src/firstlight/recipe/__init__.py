@@ -1,0 +1,38 @@
+"""Recipes: linear lists of steps in TOML. Load, check, run; the history of every output is one.
+
+    domain = "astronomy"
+    [[step]]
+    use = "calibrate.subtract_offset"
+    [[step]]
+    use = "restore.nonlocal_means"
+    strength = 1.0
+
+`use` is the import path of a function whose first parameter is a Frame, inside firstlight or by its full dotted path; the
+other keys are its parameters. A Frame parameter takes a file (relative to the recipe), the name of an input, the name of
+another frame in the light's file, or a list where it takes several; a Detector parameter takes a JSON file, a table, or
+"camera" for the frame's own camera.
+"""
+
+from __future__ import annotations
+
+from firstlight.recipe.job import Problem, check, resolved, run
+from firstlight.recipe.past import from_history
+from firstlight.recipe.step import Parameter, parameters, steps
+from firstlight.recipe.text import Recipe, Step, dumps, flag, load, shipped
+
+__all__ = [
+    "Parameter",
+    "Problem",
+    "Recipe",
+    "Step",
+    "check",
+    "dumps",
+    "flag",
+    "from_history",
+    "load",
+    "parameters",
+    "resolved",
+    "run",
+    "shipped",
+    "steps",
+]
