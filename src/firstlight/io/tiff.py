@@ -45,34 +45,32 @@ def read(path: Path, ext: str | int | None = None) -> Frame:
     Unit: grey integers adu, floats arbitrary, RGB display; our own files say it. Noise unmodelled. Raises ReadError for
     axes without a meaning here, complex numbers, cut files and headers that announce more than the file holds.
     """
-    with ExitStack() as stack:
-        tif = stack.enter_context(_opened(path))
+    with _damage(path), _opened(path) as tif:
         series = _choose(path, tif, ext)
         return _frame(path, tif, tif.series.index(series), alone=len(tif.series) == 1)
 
 
 def read_set(path: Path) -> dict[str, Frame]:
     """Every series of a TIFF file by name, or by number where names are missing or repeated; "data" for a single one."""
-    with _opened(path) as tif:
+    with _damage(path), _opened(path) as tif:
         names = _names(tif)
         return {name: _frame(path, tif, i, alone=len(names) == 1) for i, name in enumerate(names)}
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The open TiffFile with its series found; what tifffile logs of damage becomes a ReadError, the rest is not shown."""
+    """The open TiffFile with its series found; raises ReadError for what is not TIFF."""
     import tifffile
 
     with ExitStack() as stack:
-        with _damage(path):
-            try:
-                if path.suffix.lower() in (".gz", ".bz2"):
-                    tif = stack.enter_context(tifffile.TiffFile(stack.enter_context(opened(path)), name=path.name))
-                else:
-                    tif = stack.enter_context(tifffile.TiffFile(path))
-                found = bool(tif.pages) and bool(tif.series)
-            except (tifffile.TiffFileError, EOFError, LookupError, ValueError, TypeError, struct.error) as error:
-                raise ReadError(f"{path}: not a TIFF file, or a damaged one ({' '.join(str(error).split())})") from error
+        try:
+            if path.suffix.lower() in (".gz", ".bz2"):
+                tif = stack.enter_context(tifffile.TiffFile(stack.enter_context(opened(path)), name=path.name))
+            else:
+                tif = stack.enter_context(tifffile.TiffFile(path))
+            found = bool(tif.pages) and bool(tif.series)
+        except (tifffile.TiffFileError, EOFError, LookupError, ValueError, TypeError, struct.error) as error:
+            raise ReadError(f"{path}: not a TIFF file, or a damaged one ({' '.join(str(error).split())})") from error
         if not found:
             raise ReadError(f"{path}: a TIFF file without an image: truncated?")
         yield tif
@@ -93,7 +91,7 @@ class _Collected(logging.Filter):
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Raises ReadError where tifffile, which logs damage and goes on with what is left, has logged some."""
+    """Raises ReadError where tifffile, which logs damage and goes on with what is left, has logged some; nothing is shown."""
     logger, collected = logging.getLogger("tifffile"), _Collected()
     logger.addFilter(collected)
     try:
@@ -187,43 +185,30 @@ def _plausible(path: Path, series: Any, size: int) -> None:
 
 
 def _stored(path: Path, series: Any, wanted: str | None) -> tuple[str, tuple[int, ...]]:
-    """Axes as Frame names them and lengths, in the file's order; single-element axes as the description wants them."""
+    """Axes as Frame names them and lengths, in the file's order; single-element axes as a description wants them."""
     full = [(a, int(n)) for a, n in zip(series.get_axes(False), series.get_shape(False), strict=True)]
-    if wanted and "C" in wanted:  # a channel axis is one of samples only where there is no other
-        full = [(a, n) for a, n in full if not (a == "S" and n == 1)]
-    letters = _letters(path, [a for a, n in full if n > 1 or a in "YX"], [a for a, _ in full if a in "IQ"])
-    sizes = [(letters.get(a, a), n) for a, n in full if n > 1 or a in "YX"]
+    axes = str(_own(series.keyframe).get("axes", ""))
+    if len(axes) == len(full):
+        return axes, tuple(n for _, n in full)
+    kept = [(a, n) for a, n in full if n > 1 or a in "YX"]
     if wanted:
-        sizes = _as_wanted(sizes, wanted)
-    return "".join(a for a, _ in sizes), tuple(n for _, n in sizes)
+        # our OME files hold projections A as T, samples S as C
+        sizes = [dict(full).get({"A": "T", "S": "C"}.get(a, a), 1) for a in wanted]
+        if [n for n in sizes[:-2] if n > 1] == [n for a, n in kept if a not in "YX"]:
+            return wanted, tuple(sizes)
+    return _letters(path, "".join(a for a, _ in kept)), tuple(n for _, n in kept)
 
 
-def _as_wanted(sizes: list[tuple[str, int]], wanted: str) -> list[tuple[str, int]]:
-    """Sizes under the names of a description: the same long axes in the same order, its other axes of length 1."""
-    named = dict(sizes)
-    if set(named) <= set(wanted):
-        return [(a, named.get(a, 1)) for a in wanted]
-    lead = [n for a, n in sizes if a not in "YX"]
-    if len(wanted) == len(lead) + 2:  # our writer stores S and A under other letters
-        return [*zip(wanted[:-2], lead, strict=True), *[(a, n) for a, n in sizes if a in "YX"]]
-    return sizes
-
-
-def _letters(path: Path, axes: list[str], unnamed: list[str]) -> dict[str, str]:
+def _letters(path: Path, axes: str) -> str:
     """Frame's letter for each of a file's axes."""
-    free = [a for a in axes if a in "IQ"]
-    taken = set(axes)
-    names = {a: a for a in axes if a in "TCZAYX"}
-    if "S" in axes:
-        names["S"] = "C"
-    if len(free) == 1:
-        choice = ("T", "Z") if free[0] == "I" else ("Z", "T")
-        names[free[0]] = next((c for c in choice if c not in taken), "")
-    elif sorted(free) == ["I", "Q"] and not taken & {"T", "Z"}:
-        names |= {"I": "T", "Q": "Z"}
-    if len(set(names.values()) - {""}) != len(axes):
-        raise ReadError(f"{path}: axes {''.join(axes)!r}, expected T, C (or colour samples S), Z, A, Y, X, each at most once")
-    return names
+    letters = ["C" if a == "S" else a for a in axes]
+    unnamed = [i for i, a in enumerate(axes) if a in "IQ"]
+    choice = "TZ" if len(unnamed) == 2 or "I" in axes else "ZT"
+    for i, letter in zip(unnamed, (c for c in choice if c not in letters), strict=False):
+        letters[i] = letter
+    if not set(letters) <= set("TCZAYX") or len(set(letters)) != len(letters):
+        raise ReadError(f"{path}: axes {axes!r}, expected T, C (or colour samples S), Z, A, Y, X, each at most once")
+    return "".join(letters)
 
 
 def _data(path: Path, tif: Any, index: int, shape: tuple[int, ...], order: list[int]) -> Any:
@@ -253,8 +238,13 @@ def _decoded(path: Path, index: int, shape: tuple[int, ...], order: list[int]) -
     def get(key: Any) -> Any:
         parts, drop = _box(key, [shape[i] for i in order])
         stored = [parts[order.index(i)] for i in range(len(order))]
-        with lock:
-            block = np.asarray(array[_matched(stored, shape, squeezed)])
+        try:
+            with lock, _damage(path):
+                block = np.asarray(array[_matched(stored, shape, squeezed)])
+        except ReadError:
+            raise
+        except Exception as error:
+            raise ReadError(f"{path}: a block cannot be decoded, the file is damaged ({error})") from error
         block = block.reshape([s.stop - s.start for s in stored]).transpose(order)
         return block[tuple(0 if i in drop else slice(None) for i in range(block.ndim))]
 
@@ -437,7 +427,7 @@ def _shaped(like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[s
     """tifffile's own JSON description, with unit, spacing and the source's description; S is colour there, so Q."""
     axes = like.axes.replace("S", "Q")
     rgb = like.unit == Unit.DISPLAY and axes == "CYX" and shape[0] == 3 and dtype.kind == "u"
-    own = {"unit": str(like.unit), "spacing": dict(like.spacing), "source": _source(like)}
+    own = {"axes": like.axes, "unit": str(like.unit), "spacing": dict(like.spacing), "source": _source(like)}
     return {
         "photometric": "rgb" if rgb else "minisblack",
         "planarconfig": "separate" if rgb else None,
