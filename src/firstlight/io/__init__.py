@@ -144,6 +144,8 @@ def _reading(path: Path, action: Any) -> Any:
     """Run a reader; whatever goes wrong becomes one line that names the file and the cause."""
     try:
         return action()
+    except FrameError as error:  # the file contradicts itself
+        raise ReadError(f"{path}: {' '.join(str(error).split())}") from error
     except FirstlightError:
         raise
     except Exception as error:
@@ -192,8 +194,11 @@ def create(
     _fits(path, like, size)
     try:
         return module.create(path, like, size, np.dtype(dtype or like.data.dtype), std)  # type: ignore[no-any-return]
-    except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except FirstlightError:
+        raise
+    except Exception as error:
+        cause = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+        raise WriteError(f"{path}: cannot be written ({cause or type(error).__name__})") from error
 
 
 def _fits(path: Path, like: Frame, shape: tuple[int, ...]) -> None:

@@ -111,8 +111,6 @@ def attach(data: Any, text: str, arrays: Mapping[str, Any], header: Any = None, 
         for key in ("white_balance", "color_matrix"):
             if key in obs:
                 obs[key] = _tuples(obs[key])
-        if isinstance(obs.get("saturation"), list):
-            obs["saturation"] = np.asarray(obs["saturation"], dtype=np.float64)
         for key in ("offset", "saturation"):
             if isinstance(obs.get(key), list):
                 obs[key] = np.asarray(obs[key], dtype=np.float64)

@@ -224,7 +224,7 @@ def _tags(like: Frame, shape: tuple[int, ...], storage: dict[str, Any]) -> list[
     limit = _white(like)
     white = storage["top"] if limit is None else min(65535, int(limit * scale + pedestal))
     height, width = shape
-    model = obs.instrument or UNKNOWN
+    model = (obs.instrument or UNKNOWN).encode("ascii", "replace").decode()  # TIFF text; the description keeps the name
     codes = [CODES[c] for c in mosaic.colors]
     cell = np.take(codes, mosaic.cell()).astype(np.uint8)
     balance = obs.white_balance or (1.0,) * len(codes)

@@ -113,7 +113,8 @@ def layout(path: Path, plain: Path) -> list[Hdu]:
     found: list[Hdu] = []
     with (
         warnings.catch_warnings(action="ignore"),
-        fits.open(plain, memmap=False, disable_image_compression=True, output_verify="ignore") as units,
+        plain.open("rb") as f,  # astropy leaves a file that it opened itself open where it fails
+        fits.open(f, memmap=False, disable_image_compression=True, output_verify="ignore") as units,
     ):
         for i, unit in enumerate(units):
             found.append(_hdu(path, i, unit, size))
@@ -178,7 +179,7 @@ def _image_header(plain: Path, hdu: Hdu) -> Any:
         return hdu.header
     from astropy.io import fits
 
-    with warnings.catch_warnings(action="ignore"), fits.open(plain, memmap=False) as units:
+    with warnings.catch_warnings(action="ignore"), plain.open("rb") as f, fits.open(f, memmap=False) as units:
         return units[hdu.index].header.copy()
 
 
@@ -196,7 +197,8 @@ def _tiles(plain: Path, index: int, key: Any) -> NDArray[Any]:
 
     with (
         warnings.catch_warnings(action="ignore"),
-        fits.open(plain, memmap=False, do_not_scale_image_data=True) as units,
+        plain.open("rb") as f,
+        fits.open(f, memmap=False, do_not_scale_image_data=True) as units,
     ):
         return np.asarray(units[index].section[key])
 

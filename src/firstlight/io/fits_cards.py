@@ -191,7 +191,9 @@ def noise(kind: Unit, header: Any, facts: dict[str, Any]) -> Noise | Unmodelled:
     if kind not in BUNIT:
         name = text(header, "BUNIT")
         return Unmodelled(
-            f"the unit is {name}, which is no count" if name else "the header names no unit (BUNIT) and the values are no raw integers: name the unit"
+            f"the unit is {name}, which is no count"
+            if name
+            else "the header names no unit (BUNIT) and the values are no raw integers: name the unit"
         )
     counts = kind in (Unit.ADU, Unit.ADU_RATE)
     need = ("gain", "read_noise", "offset") if counts else ("read_noise",)
@@ -219,7 +221,7 @@ def exposure(header: Any) -> float | None:
 
 
 def observation(header: Any, kind: Unit, facts: dict[str, Any]) -> dict[str, Any]:
-    """instrument, setting, exposure [s], time, band, saturation [ADU]: keywords for Observation."""
+    """instrument, setting, exposure [s], time, band, offset and saturation [ADU]: keywords for Observation."""
     names = [n for k in ("TELESCOP", "INSTRUME", "DETECTOR") if (n := text(header, k))]
     when = text(header, "DATE-OBS")
     clock = text(header, "TIME-OBS", "UT", "UTSTART")
@@ -231,14 +233,15 @@ def observation(header: Any, kind: Unit, facts: dict[str, Any]) -> dict[str, Any
         band = " ".join(f for f in wheel if not re.match(r"(?i)clear|open|empty|n/a|none", f)) or " ".join(wheel) or None
     value = number(header, "GAIN")
     setting = f"gain {value:g}" if value is not None and _is_setting(header, value) else text(header, "ISOSPEED")
-    saturation = facts.get("saturation") if kind == Unit.ADU else None
+    # of raw counts: one number, or none where the amplifiers differ
+    levels = {k: v for k in ("offset", "saturation") if kind == Unit.ADU and isinstance(v := facts.get(k), float)}
     return {
         "instrument": " ".join(dict.fromkeys(names)) or None,
         "setting": setting,
         "exposure": exposure(header),
         "time": when,
         "band": band,
-        "saturation": saturation,
+        **levels,
     }
 
 
