@@ -12,13 +12,13 @@ _NAMES = {
     "combine": "outliers",
     "divide_flat": "dark_flat",
     "documented": "detector",
-    "emva_descriptor": "transfer",
+    "emva_descriptor": "emva",
     "flag_cosmic_rays": "outliers",
     "flag_hot_pixels": "outliers",
     "flag_saturated": "detector",
     "master": "dark_flat",
     "measure_shift": "register",
-    "plot": "transfer",
+    "plot": "photon_transfer",
     "register": "register",
     "shift_between": "register",
     "subtract_bias": "dark_flat",
@@ -26,12 +26,13 @@ _NAMES = {
     "subtract_offset": "detector",
     "to_counts": "detector",
     "to_electrons": "detector",
-    "Transfer": "transfer",
-    "transfer": "transfer",
-    "transfer_single": "transfer",
+    "Transfer": "line",
+    "transfer": "photon_transfer",
+    "transfer_single": "single",
+    "transmission": "scan",
 }
 
-__all__ = [*_NAMES]
+__all__ = list(_NAMES)
 
 
 def __getattr__(name: str) -> Any:

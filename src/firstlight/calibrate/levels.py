@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import norm, trim_mean
 
 from firstlight.errors import FrameError
 from firstlight.frame import Flag, Frame, Unit
 
-__all__ = ["Level", "group", "lattice", "measure_level"]
+__all__ = ["Level", "check_frames", "distrusted", "group", "lattice", "measure_level", "truncation", "typical"]
 
 Array = NDArray[Any]
 BIN = 1024  # pixels of like brightness that share one outlier threshold, so that vignetting is not taken for outliers
@@ -59,7 +59,8 @@ def lattice(values: Array) -> float:
 def group(frames: Sequence[Frame], levels: Sequence[Hashable] | None, offset: float) -> list[list[int]]:
     """Indices of the frames of each level: by label, else by exposure and, within one exposure, by mean.
 
-    Frames belong to one mean where it differs by less than 5 % of the signal above `offset` [ADU], plus what noise explains.
+    Frames belong to one mean where it differs by less than 2 % of the signal above `offset` [ADU] (5 % at one stated exposure),
+    plus what noise explains.
     """
     if levels is not None and len(levels) != len(frames):
         raise FrameError(f"transfer: {len(levels)} levels for {len(frames)} flats; give one label per flat")
@@ -69,16 +70,16 @@ def group(frames: Sequence[Frame], levels: Sequence[Hashable] | None, offset: fl
         sets.setdefault(key, []).append(i)
     if levels is not None:
         return list(sets.values())
-    means = [(float(np.mean(f.data)), float(np.std(f.data)) / np.sqrt(f.data.size)) for f in frames]
-    return [part for members in sets.values() for part in _by_mean(members, means, offset)]
+    means = [(typical(f), float(np.nanstd(np.asarray(f.data, dtype=np.float64))) / np.sqrt(f.data.size)) for f in frames]
+    return [part for key, members in sets.items() for part in _by_mean(members, means, offset, 0.02 if key is None else 0.05)]
 
 
-def _by_mean(members: list[int], means: Sequence[tuple[float, float]], offset: float) -> list[list[int]]:
+def _by_mean(members: list[int], means: Sequence[tuple[float, float]], offset: float, drift: float) -> list[list[int]]:
     order = sorted(members, key=lambda i: means[i][0])
     parts = [[order[0]]]
     for i in order[1:]:
         low, error = means[parts[-1][0]]
-        if means[i][0] - low > 0.05 * abs(means[i][0] - offset) + 10 * error:
+        if means[i][0] - low > drift * abs(means[i][0] - offset) + 10 * error:
             parts.append([])
         parts[-1].append(i)
     return parts
@@ -94,32 +95,35 @@ def check_frames(frames: Sequence[Frame], what: str) -> None:
             )
         if frame.shape != frames[0].shape:
             raise FrameError(f"transfer: {what} of shapes {frames[0].shape} and {frame.shape}; give frames of one size or crop")
+        good = int(np.count_nonzero(np.isfinite(np.asarray(frame.data)) & ~distrusted(frame)))
+        if good < 64:
+            raise FrameError(f"transfer: {good} pixels of {what} are unflagged and finite, expected at least 64")
         if min(frame.shape) < 8:
             raise FrameError(f"transfer: {what} of shape {frame.shape}, expected at least 8 x 8 pixels")
 
 
-def measure_level(frames: Sequence[Frame], *, dark: bool, top: float, step: float, clip: float) -> Level:
+def measure_level(frames: Sequence[Frame], *, dark: bool, stuck: Array, top: float, step: float, clip: float) -> Level:
     """Mean and temporal variance of frames of one scene (each (Y, X) [ADU]), by their differences from their mean.
 
     For two frames this is var(A - B)/2, in which fixed patterns cancel (Janesick 2007); a lamp that drifted between frames
     leaves a copy of the mean image, which is fitted and taken off. Pixels further out than `clip` sigma are dropped and the
     truncated normal's variance restored. step^2/12 (quantisation) is subtracted. Values at or above `top` [ADU] count as
-    clipped.
+    clipped; `stuck` (Y, X) are pixels that are so in the dark, and left out.
     """
     stack = np.stack([np.asarray(f.data, dtype=np.float64) for f in frames])
-    ok = np.all(np.isfinite(stack), axis=0) & ~_flagged(frames)
+    ok = np.all(np.isfinite(stack), axis=0) & ~stuck
+    for frame in frames:
+        ok &= ~distrusted(frame)
     if ok.sum() < 64:
         raise FrameError(f"transfer: {int(ok.sum())} pixels are unflagged and finite in a level, expected at least 64")
-    clipped = float(np.mean(stack[:, ok] >= top))
     mean = stack.mean(axis=0)
     rest = _residuals(stack - mean, mean, ok)
     ok &= ~_outliers(rest, mean, ok, clip, step)
     rest = _residuals(stack - mean, mean, ok)
     n, pixels = len(frames), int(ok.sum())
-    floored = _floored(stack[:, ok], step)
+    clipped, floored = float(np.mean(stack[:, ok] >= top)), _floored(stack[:, ok], step)
     each = np.sum(rest[:, ok] ** 2, axis=0) / (n - 1)
-    k = norm.pdf(clip) * 2 * clip / (1 - 2 * norm.sf(clip))
-    scale = pixels / (pixels - 2) / (1 - k)  # mean and drift fitted; variance of a normal cut at +-clip is 1 - k
+    scale = pixels / (pixels - 2) / (1 - truncation(clip))  # mean and drift were fitted
     return Level(
         mean=float(mean[ok].mean()),
         variance=float(each.mean()) * scale - step**2 / 12,
@@ -144,13 +148,18 @@ def _floored(values: Array, step: float) -> bool:
     )
 
 
-def _flagged(frames: Sequence[Frame]) -> Array:
-    # saturated pixels are counted, not dropped: dropping the bright ones alone would bias what is left
-    bad = np.zeros(frames[0].shape, dtype=bool)
-    for frame in frames:
-        if frame.flags is not None:
-            bad |= (np.asarray(frame.flags) & ~int(Flag.SATURATED)) != 0
-    return bad
+def distrusted(frame: Frame) -> Array:
+    """True (Y, X) where a flag other than saturated is set: dropping the bright noise alone would bias what is left."""
+    if frame.flags is None:
+        return np.zeros(frame.shape, dtype=bool)
+    return np.broadcast_to((np.asarray(frame.flags) | int(Flag.SATURATED)) != int(Flag.SATURATED), frame.shape)
+
+
+def typical(frame: Frame) -> float:
+    """Mean [unit] of the unflagged finite pixels but the lowest and highest hundredth: cosmic rays and hot pixels left out."""
+    data = np.asarray(frame.data, dtype=np.float64)
+    data = data[np.isfinite(data) & ~distrusted(frame)]
+    return float(trim_mean(data, 0.01)) if data.size else float("nan")
 
 
 def _residuals(rest: Array, mean: Array, ok: Array) -> Array:
@@ -161,8 +170,13 @@ def _residuals(rest: Array, mean: Array, ok: Array) -> Array:
     return np.asarray(rest - drift[:, None, None] * base)
 
 
+def truncation(clip: float) -> float:
+    """Share of its variance that a normal loses where it is cut at +- `clip` sigma."""
+    return float(2 * clip * norm.pdf(clip) / (1 - 2 * norm.sf(clip)))
+
+
 def _outliers(rest: Array, mean: Array, ok: Array, clip: float, step: float) -> Array:
-    n = len(rest)
+    n, cut = len(rest), truncation(clip)
     values = np.abs(rest[:, ok]) * np.sqrt(n / (n - 1))
     order = np.argsort(mean[ok], kind="stable")
     bad = np.zeros(order.size, dtype=bool)
@@ -171,7 +185,7 @@ def _outliers(rest: Array, mean: Array, ok: Array, clip: float, step: float) -> 
         sigma = 1.4826 * float(np.median(v)) + step / 2  # the median of digitised noise is good to half a step
         for _ in range(20):
             keep = v <= clip * sigma
-            new = float(np.sqrt(np.mean(v[keep] ** 2))) if keep.any() else sigma
+            new = float(np.sqrt(np.mean(v[keep] ** 2) / (1 - cut))) if keep.any() else sigma
             if abs(new - sigma) <= 1e-6 * sigma:
                 break
             sigma = new

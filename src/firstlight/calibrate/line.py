@@ -23,7 +23,8 @@ class Transfer:
 
     detector: gain, read noise, offset and saturation, with standard errors. levels: every level, used or not. The line is
     var = slope (mean - offset) + intercept [ADU^2], its (slope, intercept) covariance (2, 2), chi2 with `dof` degrees of
-    freedom. clipped_at [ADU]: the code where values pile up, or None. quantum_efficiency [e-/photon] where photons were given.
+    freedom. clipped_at [ADU]: the code where values pile up or that the file states as the last, or None. efficiency: quantum
+    efficiency [e-/photon] where photons were given.
     doubts: what a careful reader should know, in words.
     """
 
@@ -35,8 +36,8 @@ class Transfer:
     chi2: float
     dof: int
     clipped_at: float | None = None
-    quantum_efficiency: float | None = None
-    quantum_efficiency_std: float | None = None
+    efficiency: float | None = None
+    efficiency_std: float | None = None
     doubts: tuple[str, ...] = ()
 
 
@@ -72,7 +73,7 @@ def weighted_line(design: Array, mix: Array, variance: Array, relative: Array, s
             break
     errors = (relative * model) ** 2
     rest = mix @ variance - design @ theta
-    chi2, dof = float(np.sum(rest**2 / (mix**2 @ errors))), len(variance) - design.shape[1]
+    chi2, dof = float(np.sum(rest**2 / (mix**2 @ errors))), len(rest) - design.shape[1]
     return Line(float(theta[0]), float(theta[1]), (estimator * errors) @ estimator.T, chi2, dof)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight.calibrate.levels import Level, check_frames, group, lattice, measure_level
+from firstlight.calibrate.levels import Level, check_frames, group, lattice, measure_level, typical
 from firstlight.calibrate.line import Line, Transfer, electrons, weighted_line, widened
 from firstlight.errors import FrameError, WriteError
 from firstlight.frame import Frame
@@ -51,14 +51,20 @@ def transfer(
     dark_sets.sort(key=lambda members: darks[members[0]].observation.exposure or 0.0)
     zero, zero_std = _offset([darks[i] for i in dark_sets[0]] if darks else [], offset)
     limit = np.inf if full is None else full
+    options: dict[str, Any] = {"stuck": _stuck(darks, flats[0].shape, limit), "top": limit, "step": step, "clip": clip}
     bright_sets = group(flats, levels, zero)
     _need_pairs(flats, bright_sets)
-    bright = [measure_level([flats[i] for i in s], dark=False, top=limit, step=step, clip=clip) for s in bright_sets]
+    bright = [measure_level([flats[i] for i in s], dark=False, **options) for s in bright_sets]
     if photons is not None:
         light = [float(np.mean([photons[i] for i in s])) for s in bright_sets]
         bright = [replace(v, photons=p) for v, p in zip(bright, light, strict=True)]
-    dark_levels = [_dark_level([darks[i] for i in s], limit, step, clip) for s in dark_sets]
+    dark_levels = [_dark_level([darks[i] for i in s], options) for s in dark_sets]
     bright, saturation, saturation_std = _leave_out(bright, zero, full, top)
+    if bright[-1].mean <= zero:
+        raise FrameError(
+            f"transfer: flats of at most {bright[-1].mean:.6g} ADU are no brighter than the darks ({zero:.6g} ADU); are they "
+            "swapped?"
+        )
     matched = _matched(bright, dark_levels)
     fit = _fit(bright, dark_levels, matched, zero)
     result = _result(fit, bright, dark_levels, (zero, zero_std), step)
@@ -89,7 +95,7 @@ def _timed(frames: Sequence[Frame]) -> bool:
 def _need_pairs(flats: Sequence[Frame], sets: Sequence[Sequence[int]]) -> None:
     for members in sets:
         if len(members) < 2:
-            mean = float(np.mean(flats[members[0]].data))
+            mean = typical(flats[members[0]])
             raise FrameError(
                 f"transfer: flat {members[0]} (mean {mean:.6g} ADU) is alone at its level, expected two or more flats of each "
                 "level; take a second one, leave it out, or say which belong together with levels="
@@ -116,20 +122,29 @@ def _full_scale(flats: Sequence[Frame], step: float) -> float | None:
 def _offset(darks: Sequence[Frame], offset: float | None) -> tuple[float, float | None]:
     if offset is not None or not darks:
         return float(offset or 0.0), None
-    means = np.array([float(np.mean(f.data)) for f in darks])
+    means = np.array([typical(f) for f in darks])
     n = len(means)
-    white = float(np.mean([np.var(f.data) for f in darks])) / (n * darks[0].data.size)
+    low, high = np.percentile(np.asarray(darks[0].data), [16, 84])
+    white = float(high - low) ** 2 / 4 / (n * darks[0].data.size)
     drift = float(means.var(ddof=1)) / n if n > 1 else 0.0
     return float(means.mean()), float(np.sqrt(max(white, drift)))
 
 
-def _dark_level(frames: Sequence[Frame], top: float, step: float, clip: float) -> Level:
+def _stuck(darks: Sequence[Frame], shape: tuple[int, ...], limit: float) -> Array:
+    """Pixels (Y, X) that are at the end of the range without light."""
+    bad = np.zeros(shape, dtype=bool)
+    for dark in darks:
+        bad |= np.asarray(dark.data) >= limit
+    return bad
+
+
+def _dark_level(frames: Sequence[Frame], options: dict[str, Any]) -> Level:
     if len(frames) > 1:
-        return measure_level(frames, dark=True, top=top, step=step, clip=clip)
+        return measure_level(frames, dark=True, **options)
     data = np.asarray(frames[0].data, dtype=np.float64)
     why = "one dark of this exposure: its mean counts, its variance would hold fixed patterns"
     exposure = frames[0].observation.exposure
-    return Level(float(data.mean()), np.nan, np.nan, exposure, 1, data.size, dark=True, used=False, reason=why)
+    return Level(typical(frames[0]), np.nan, np.nan, exposure, 1, data.size, dark=True, used=False, reason=why)
 
 
 def _leave_out(
@@ -190,20 +205,14 @@ def _hard_end(result: Transfer, full: float, low: float | None, low_std: float |
 def _fit(bright: Sequence[Level], darks: Sequence[Level], matched: dict[int, int], zero: float) -> Line:
     """Weighted line through variance against signal.
 
-    Rows: a level, v = K (m - zero) + b; a level with a dark of its exposure, v - v_dark = K (m - m_dark); a dark,
-    v = K (m - zero) + b. Weights come from the fitted variance, not from the measured one, which would favour levels that
-    came out low.
+    Rows: a level and a dark, v = K (m - zero) + b. With darks of every exposure, v - v_dark = K (m - m_dark) for the levels,
+    and v = b for those darks whose mean has not moved: an offset may drift with exposure, so the others fix no line.
     """
     points = [v for v in [*bright, *darks] if v.used]
-    where = {id(v): k for k, v in enumerate(points)}
-    design, mix = np.zeros((len(points), 2)), np.eye(len(points))
-    for k, level in enumerate(points):
-        design[k] = level.mean - zero, 1.0
-    for i, j in matched.items():
-        if bright[i].used:
-            k = where[id(bright[i])]
-            design[k] = bright[i].mean - darks[j].mean, 0.0
-            mix[k, where[id(darks[j])]] = -1.0
+    signal = np.array([v.mean - zero for v in points])
+    design, mix = np.stack([signal, np.ones_like(signal)], axis=1), np.eye(len(points))
+    if matched:
+        design, mix, signal = _subtracted(points, [(bright[i], darks[j]) for i, j in matched.items() if bright[i].used], zero)
     if np.linalg.matrix_rank(design / np.maximum(np.abs(design).max(axis=0), 1e-300)) < 2:
         left = [v.reason for v in [*bright, *darks] if not v.used]
         raise FrameError(
@@ -214,16 +223,36 @@ def _fit(bright: Sequence[Level], darks: Sequence[Level], matched: dict[int, int
     relative = np.array([v.variance_std / max(v.variance, 1e-300) for v in points])
     if not np.all(relative > 0):
         raise FrameError("transfer: frames of a level do not differ, so they hold no noise; give separate raw exposures")
-    return weighted_line(design, mix, variance, relative, np.array([v.mean - zero for v in points]))
+    return weighted_line(design, mix, variance, relative, signal)
+
+
+def _subtracted(points: list[Level], pairs: list[tuple[Level, Level]], zero: float) -> tuple[Array, Array, Array]:
+    where = {id(v): k for k, v in enumerate(points)}
+    slope = sum(v.variance - d.variance for v, d in pairs) / max(sum(v.mean - d.mean for v, d in pairs), 1e-300)
+    floor = min(v.variance for v in points if v.dark)
+    signal, rows, sums = np.zeros(len(points)), [], []
+    for v in (p for p in points if p.dark):
+        signal[where[id(v)]] = max(v.variance - floor, 0.0) / slope if slope > 0 else 0.0
+        if abs(v.mean - zero) * slope < 3 * v.variance_std:
+            rows.append((0.0, 1.0))
+            sums.append({where[id(v)]: 1.0})
+    for v, d in pairs:
+        signal[where[id(v)]] = v.mean - d.mean + signal[where[id(d)]]
+        rows.append((v.mean - d.mean, 0.0))
+        sums.append({where[id(v)]: 1.0, where[id(d)]: -1.0})
+    mix = np.zeros((len(rows), len(points)))
+    for k, terms in enumerate(sums):
+        mix[k, list(terms)] = list(terms.values())
+    return np.array(rows), mix, signal
 
 
 def _result(
     fit: Line, bright: Sequence[Level], darks: Sequence[Level], zero: tuple[float, float | None], step: float
 ) -> Transfer:
-    if not fit.slope > 0:
+    if not fit.slope > 3 * np.sqrt(fit.covariance[0, 0]):
         raise FrameError(
-            f"transfer: variance does not rise with the mean (slope {fit.slope:.3g} ADU), expected 1/gain; are these raw flats "
-            "of several light levels, and the darks of the same camera and setting?"
+            f"transfer: variance does not rise with the mean (slope {fit.slope:.3g} +- {np.sqrt(fit.covariance[0, 0]):.2g} ADU); "
+            "are these raw flats of several light levels, and the darks of the same camera and setting?"
         )
     doubts = [v.reason for v in darks if v.reason.startswith("darks")]
     covariance, bent = widened(fit)
@@ -261,7 +290,7 @@ def _with_efficiency(result: Transfer, bright: Sequence[Level], darks: Sequence[
     spread = np.sqrt(np.sum((signal - response * light) ** 2 / light) / max(n - 1, 1) / light.sum())
     gain, gain_std = float(result.detector.gain), float(result.detector.gain_std or 0.0)
     error = float(np.hypot(spread * gain, response * gain_std))
-    return replace(result, quantum_efficiency=float(response * gain), quantum_efficiency_std=error)
+    return replace(result, efficiency=float(response * gain), efficiency_std=error)
 
 
 def plot(result: Transfer, path: str | Path) -> None:

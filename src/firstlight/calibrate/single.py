@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import convolve, minimum_filter
-from scipy.stats import norm
 
-from firstlight.calibrate.levels import Level, lattice
+from firstlight.calibrate.levels import Level, distrusted, lattice, truncation
 from firstlight.calibrate.line import Line, Transfer, electrons, weighted_line, widened
 from firstlight.errors import FrameError
-from firstlight.frame import Flag, Frame, Unit
+from firstlight.frame import Frame, Unit
 from firstlight.noise import Detector
 
 __all__ = ["transfer_single"]
@@ -77,7 +76,7 @@ def transfer_single(
     bins = _bins(blocks, flattest, step, structure)
     ends = _ends(data[ok], step)
     levels = [_level(b, ends, step, structure) for b in bins]
-    _refuse(bins, levels, correlation, gain)
+    _refuse(levels, correlation, gain)
     return _solve(levels, gain, offset)
 
 
@@ -90,7 +89,7 @@ def _prepare(frame: Frame, gain: float | None) -> tuple[Array, Array]:
     data = np.asarray(frame.data, dtype=np.float64)
     ok = np.isfinite(data)
     if frame.flags is not None:
-        ok &= (np.broadcast_to(frame.flags, data.shape) & ~int(Flag.SATURATED)) == 0
+        ok &= ~distrusted(frame)
     if not ok.any() or np.ptp(data[ok]) == 0:
         raise FrameError("transfer_single: the image is constant or has no valid pixel, so it holds no noise to measure")
     return data, ok
@@ -144,7 +143,7 @@ def _bin(blocks: _Blocks, members: Array, flattest: float, step: float, structur
 def _measure(blocks: _Blocks, chosen: Array, step: float) -> _Bin:
     detail = np.abs(blocks.detail[chosen])
     sigma = 1.4826 * float(np.median(detail)) + step / 2  # the median of digitised noise is good to half a step
-    truncated = 1 - norm.pdf(CLIP) * 2 * CLIP / (1 - 2 * norm.sf(CLIP))
+    truncated = 1 - truncation(CLIP)
     for _ in range(20):
         keep = detail <= CLIP * sigma
         new = float(np.sqrt(np.mean(detail[keep] ** 2) / truncated)) if keep.any() else sigma
@@ -182,8 +181,17 @@ def _level(b: _Bin, ends: tuple[float, float], step: float, structure: float) ->
     return Level(b.mean, b.variance, b.error, None, 1, 4 * b.blocks, False, 0.0, b.lag1, not reason, reason)
 
 
-def _refuse(bins: list[_Bin], levels: list[Level], correlation: float, gain: float | None) -> None:
+def _refuse(levels: list[Level], correlation: float, gain: float | None) -> None:
     used = [v for v in levels if v.used]
+    judged = used or levels
+    weight = np.array([v.pixels for v in judged], dtype=np.float64)
+    lag = float(np.average([v.lag1 for v in judged], weights=weight)) if judged else 0.0
+    if abs(lag) > correlation + 4 / np.sqrt(max(weight.sum(), 4.0) / 4):
+        raise FrameError(
+            f"transfer_single: neighbouring pixels correlate in the flattest parts ({lag:.2f}, white noise has 0): the image "
+            "is resampled, demosaicked, compressed or textured throughout, and its variance says nothing about the gain; give "
+            "the raw image"
+        )
     separate: list[Level] = []
     for level in sorted(used, key=lambda v: v.mean):
         if not separate or level.mean - separate[-1].mean > 2 * np.sqrt(separate[-1].variance):
@@ -197,14 +205,6 @@ def _refuse(bins: list[_Bin], levels: list[Level], correlation: float, gain: flo
             f"each two sigma of noise from the next{'; left out: ' + '; '.join(left) if left else ''}. "
             f"Give flats and darks to transfer{', or gain= to fit the floor alone' if gain is None else ''}"
         )
-    weight = np.array([v.pixels for v in used], dtype=np.float64)
-    lag = float(np.average([v.lag1 for v in used], weights=weight))
-    if abs(lag) > correlation + 4 / np.sqrt(weight.sum() / 4):
-        raise FrameError(
-            f"transfer_single: the noise of neighbouring pixels correlates ({lag:.2f}, white noise has 0): the image is "
-            "resampled, demosaicked, compressed or textured throughout, and its variance says nothing about the gain; give "
-            "the raw image"
-        )
 
 
 def _solve(levels: list[Level], gain: float | None, offset: float | None) -> Transfer:
@@ -217,9 +217,9 @@ def _solve(levels: list[Level], gain: float | None, offset: float | None) -> Tra
         line = weighted_line(np.stack([x, np.ones_like(x)], axis=1), np.eye(len(x)), v, relative, x)
     else:
         line = _floor(v, relative, x, gain)
-    if not line.slope > 0:
+    if gain is None and not line.slope > 3 * np.sqrt(line.covariance[0, 0]):
         raise FrameError(
-            f"transfer_single: variance does not rise with the mean (slope {line.slope:.3g} ADU), expected 1/gain; this image "
+            f"transfer_single: variance does not rise with the mean (slope {line.slope:.3g} ADU): this image "
             "does not show the detector's noise. Give flats and darks to transfer"
         )
     return _result(line, levels, offset, gain)
