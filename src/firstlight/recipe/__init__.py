@@ -8,9 +8,9 @@
     strength = 1.0
 
 `use` is the import path of a function whose first parameter is a Frame, inside firstlight or by its full dotted path; the
-other keys are its parameters. A Frame parameter takes a file (relative to the recipe), the name of an input, the name of
-another frame in the light's file, or a list where it takes several; a Detector parameter takes a JSON file, a table, or
-"camera" for the frame's own camera.
+other keys are its parameters. A Frame parameter takes a file (beside the recipe, else in the working folder), the name of an
+input, the name of another frame in the light's file, or a list where it takes several; a Detector parameter takes a JSON
+file, a table, or "camera" for what the frame itself tells: its noise, its header, the table's row of its camera.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from firstlight import domains
+from firstlight import domains, io
 from firstlight.box import Box
 from firstlight.errors import FirstlightError, RecipeError
 from firstlight.frame import Frame, Record
 from firstlight.noise import Detector
-from firstlight.recipe.inputs import Found, Inputs, Place, data_sha256, file_of, find_detector, find_frames, sha256
+from firstlight.recipe.inputs import Found, Inputs, Place, data_sha256, file_of, find_detector, find_frames
 from firstlight.recipe.step import Parameter, convert, file_kind, near, parameters, resolve
 from firstlight.recipe.text import Recipe, Step, dumps
 
@@ -67,16 +67,23 @@ def run(recipe: Recipe, frame: Frame, *, inputs: Inputs | None = None, overrides
     calls, problems = _prepare(recipe, Place(recipe.folder, inputs or {}, frame), overrides or {})
     _raise(problems)
     before = len(frame.history)
-    source = file_of(frame)
-    files = dict.fromkeys([*([source] if source is not None else []), *(f for call in calls for f in call.files)])
+    files = _files(frame, calls)
     for call in calls:
         try:
             frame = call.function(frame, **call.values)
         except FirstlightError as error:
             raise RecipeError(f"{call.where}: {error}") from error
     text = dumps(Recipe(tuple(call.step for call in calls)))
-    record = Record(RUN, {"recipe": text, "lines": len(frame.history) - before}, {str(f): sha256(f) for f in files})
+    record = Record(RUN, {"recipe": text, "lines": len(frame.history) - before}, {str(f): io.sha256(f) for f in files})
     return frame.replace(history=(*frame.history, record))
+
+
+def _files(frame: Frame, calls: Sequence[_Call]) -> list[Path]:
+    """The files that enter and are not in the history yet, each once."""
+    light = file_of(frame)
+    known = {name for record in frame.history for name in record.inputs}
+    own = [] if light is None or {light.name, str(light)} & known else [light]
+    return list(dict.fromkeys([*own, *(f for call in calls for f in call.files)]))
 
 
 def resolved(recipe: Recipe, *, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -144,6 +151,7 @@ def _bind(step: Step, known: Sequence[Parameter], place: Place) -> tuple[dict[st
     names = {p.name: p for p in known}
     faults = [f"unknown parameter {k!r}{near(k, names)}" for k in step.params if k not in names]
     faults += [f"parameter {p.name!r} is missing; give {p.kind}" for p in known if p.required and p.name not in step.params]
+    place = replace(place, bias=step.params.get("bias"))
     out = {}
     for name in step.params.keys() & names.keys():
         try:
@@ -165,7 +173,7 @@ def _find(parameter: Parameter, value: Any, place: Place) -> Found:
 
 def _verify(name: str, found: Found, expected: Mapping[str, str]) -> None:
     """Input files against the recipe's sha256: by path, or by parameter for the data of one frame."""
-    got = {str(f): sha256(f) for f in found.files if str(f) in expected}
+    got = {str(f): io.sha256(f) for f in found.files if str(f) in expected}
     if name in expected and isinstance(found.value, Frame):
         got[name] = data_sha256(found.value)
     for key, digest in got.items():

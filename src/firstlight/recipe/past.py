@@ -14,6 +14,8 @@ from firstlight.recipe.text import Recipe, Step, dumps, load
 
 __all__ = ["from_history"]
 
+READ = "io.read"  # a line of history that is no step: where the frame came from
+
 
 def from_history(frame: Frame) -> str:
     """TOML text of the recipe that repeats the frame's history; what a step found by itself stands as a comment.
@@ -21,7 +23,10 @@ def from_history(frame: Frame) -> str:
     Raises RecipeError listing the lines that no recipe can repeat: no step, or a map or frame that came from no file.
     """
     lines: list[tuple[Step, list[str]] | str] = []
+    read = [f"read {name}, sha256 {digest}" for r in frame.history if r.step == READ for name, digest in r.inputs.items()]
     for record in frame.history:
+        if record.step == READ:
+            continue
         if record.step == RUN:
             kept = len(lines) - int(record.params["lines"])
             lines = [*lines[: max(0, kept)], *_ran(record)]
@@ -34,7 +39,7 @@ def from_history(frame: Frame) -> str:
     if problems or not lines:
         raise RecipeError("\n".join(problems) or "the frame has no history: nothing to repeat")
     good = [line for line in lines if not isinstance(line, str)]
-    return dumps(Recipe(tuple(step for step, _ in good)), [notes for _, notes in good])
+    return dumps(Recipe(tuple(step for step, _ in good)), [[*read, *good[0][1]], *(notes for _, notes in good[1:])])
 
 
 def _ran(record: Record) -> list[tuple[Step, list[str]]]:
@@ -53,6 +58,9 @@ def _ran(record: Record) -> list[tuple[Step, list[str]]]:
 def _line(record: Record) -> tuple[Step, list[str]]:
     known = {p.name: p for p in parameters(record.step)}
     params = {k: v for k, v in record.params.items() if k in known and v is not None}
+    missing = [name for name, p in known.items() if p.required and name not in params]
+    if missing:
+        raise RecipeError(f"the line does not say what {' and '.join(missing)} were; run the step from a recipe, which does")
     for name, value in params.items():
         _repeatable(known[name], value)
     notes = [f"found: {k} = {v}" for k, v in record.params.items() if k not in known]

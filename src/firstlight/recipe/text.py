@@ -20,6 +20,7 @@ from firstlight.recipe.step import near
 __all__ = ["Recipe", "Step", "dumps", "flag", "load", "shipped"]
 
 RESERVED = ("use", "inputs")
+WIDTH = 100  # columns; longer lists stand one value a line
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,18 @@ def dumps(recipe: Recipe, comments: Sequence[Sequence[str]] = ()) -> str:
     blocks = ["\n".join(head)] if head else []
     for i, step in enumerate(recipe.steps):
         lines = [f"# {' '.join(c.split())}" for c in (comments[i] if i < len(comments) else ())]
-        lines += ["[[step]]", f"use = {_value(step.use)}", *(f"{_key(k)} = {_value(v)}" for k, v in step.params.items())]
-        blocks.append("\n".join([*lines, *([f"inputs = {_value(step.inputs)}"] if step.inputs else [])]))
+        lines += ["[[step]]", f"use = {_value(step.use)}", *(f"{_key(k)} = {_wrapped(v)}" for k, v in step.params.items())]
+        if step.inputs:
+            lines += ["[step.inputs]", *(f"{_key(k)} = {_value(v)}" for k, v in step.inputs.items())]
+        blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
+
+
+def _wrapped(value: Any) -> str:
+    line = _value(value)
+    if not isinstance(value, list | tuple) or len(line) <= WIDTH:
+        return line
+    return "\n".join(["[", *(f"  {_value(v)}," for v in value), "]"])
 
 
 def _key(key: str) -> str:
