@@ -41,8 +41,12 @@ def test_a_known_correlation_is_recovered(kernel: np.ndarray) -> None:
     white = np.random.default_rng(1).standard_normal((512, 512))
     own = signal.correlate2d(kernel, kernel)
     c = own.shape[0] // 2
-    got = noise_correlation(frame(40 + 3 * signal.convolve2d(white, kernel, mode="same")))
-    np.testing.assert_allclose(got, (own[c + 1, c] / own[c, c], own[c, c + 1] / own[c, c]), atol=0.04)
+    image = 40 + 3 * signal.convolve2d(white, kernel, mode="same")
+    want = (own[c + 1, c] / own[c, c], own[c, c + 1] / own[c, c])
+    np.testing.assert_allclose(noise_correlation(frame(image)), want, atol=0.04)
+    assert np.mean(flat_noise(frame(image)).variance) == pytest.approx(9 * own[c, c], rel=0.05)
+    image[np.random.default_rng(2).random(image.shape) < 0.003] += 45  # faint cosmic rays
+    np.testing.assert_allclose(noise_correlation(frame(image)), want, atol=0.06)
 
 
 def test_scene_and_shot_noise_do_not_pass_as_correlation() -> None:
@@ -51,7 +55,7 @@ def test_scene_and_shot_noise_do_not_pass_as_correlation() -> None:
         noise = Noise(1.0, 4.0)
         found = flat_noise(frame(noise.sample(truth, rng), "electron", noise))
         assert max(abs(found.lag_y), abs(found.lag_x)) < 0.04
-        assert np.median(found.variance / found.model) == pytest.approx(1, abs=0.2)
+        assert np.median(found.variance / found.model) == pytest.approx(1, abs=0.07)
         assert plausibility(frame(noise.sample(truth, rng), "electron", noise)) == []
 
 
@@ -147,7 +151,8 @@ def test_a_wrong_noise_model_is_doubted() -> None:
     noise = Noise(1.0, 25.0)
     counts = noise.sample(np.full((256, 256), 400.0), np.random.default_rng(9))
     assert doubts(counts, "electron", noise) == ""
-    assert "2" in doubts(counts, "electron", Noise(0.5, 12.5)).split("is ")[1].split(" times")[0]
+    said = doubts(counts, "electron", Noise(0.5, 12.5))
+    assert float(said.split("regions is ")[1].split(" times")[0]) == pytest.approx(2, rel=0.1)
 
 
 def test_acs_unit_and_drizzle(data) -> None:

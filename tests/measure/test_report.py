@@ -160,3 +160,19 @@ def test_mosaic_picture_has_the_scene_colours() -> None:
         frame = Frame(data, "YX", "adu", NOISE, geometry=mosaic, observation=Observation(white_balance=(1.0, 1.0, 1.0)))
         red, green, blue = measure.picture(frame)[5, 5]
         assert red > green > blue
+
+
+def test_the_residual_picture_shows_what_was_taken_where_it_was_taken() -> None:
+    from firstlight.measure.pictures import residual_picture
+
+    rng = np.random.default_rng(3)
+    truth = np.full((1500, 3000), 50.0)  # more than one strip
+    frame = Frame(NOISE.sample(truth, rng), "YX", "electron", NOISE)
+    lost = truth.copy()
+    lost[1400:, 2900:] -= 8  # one sigma: orange
+    lost[:100, :100] += 8
+    for shown in (frame, frame.replace(noise=Unmodelled("x"))):
+        image = residual_picture(shown, frame.replace(data=lost), block=10).astype(int)
+        assert image.shape == (150, 300, 3)
+        assert image[142:, 292:, 0].mean() > 200 > 80 > image[50:100, 100:200, 0].mean()
+        assert image[:8, :8, 2].mean() > 200 > 80 > image[50:100, 100:200, 2].mean()

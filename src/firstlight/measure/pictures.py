@@ -113,20 +113,33 @@ def residual_picture(frame: Frame, restored: Frame, *, block: int = 1) -> NDArra
 
     `block` px squares are summed and divided by `block`: white noise keeps its spread of 1, structure stands out.
     """
+    box = _middle(frame)
+    rows, cols = (n // block for n in frame.shape[-2:])
+    high = max(1, (1 << 22) // max(1, frame.shape[-1] * block)) * block  # rows read at a time
+    scale = 1.0 if isinstance(frame.noise, Noise) else _own_scale(frame, restored)
+    strips = []
+    for start in range(0, rows * block, high):
+        stop = min(start + high, rows * block)
+        strip = Box((*box.start[:-2], start, 0), (*box.stop[:-2], stop, cols * block))
+        pull = np.nan_to_num(_pull(frame.crop(strip), restored.crop(strip)) / scale)
+        strips.append(pull.reshape((stop - start) // block, block, cols, block).sum(axis=(1, 3)) / block)
+    return _diverging(np.concatenate(strips) / PULL)
+
+
+def _pull(frame: Frame, restored: Frame) -> Array:
     y, x = _plane(frame, 1), _plane(restored, 1)
-    if isinstance(frame.noise, Noise):
-        box = _middle(frame)
-        noise = frame.noise.crop(frame.shape, box)
-        v = noise.variance(np.nan_to_num(x).reshape(box.shape)).reshape(x.shape)
-        pull = (y - x) / np.sqrt(np.where(v > 0, v, np.nan))
-    else:
-        taken = y - x
-        scale = 1.4826 * float(np.nanmedian(np.abs(taken - np.nanmedian(taken)))) if np.isfinite(taken).any() else 1.0
-        pull = taken / (scale or 1.0)
-    pull = np.nan_to_num(pull)
-    rows, cols = pull.shape[0] // block, pull.shape[1] // block
-    folded = pull[: rows * block, : cols * block].reshape(rows, block, cols, block).sum(axis=(1, 3)) / block
-    return _diverging(folded / PULL)
+    if not isinstance(frame.noise, Noise):
+        return np.asarray(y - x)
+    v = frame.noise.variance(np.nan_to_num(x).reshape(frame.shape)).reshape(x.shape)
+    return np.asarray((y - x) / np.sqrt(np.where(v > 0, v, np.nan)))
+
+
+def _own_scale(frame: Frame, restored: Frame) -> float:
+    step = _stride(frame)
+    taken = _plane(frame, step) - _plane(restored, step)
+    if not np.isfinite(taken).any():
+        return 1.0
+    return 1.4826 * float(np.nanmedian(np.abs(taken - np.nanmedian(taken)))) or 1.0
 
 
 def _diverging(t: Array) -> NDArray[np.uint8]:
