@@ -64,9 +64,9 @@ class Record:
 class Observation:
     """What the file says about the exposure; `header` and `source` are for writers and people, never for algorithms.
 
-    exposure [s]; offset: the file's own black level [ADU] and saturation [ADU], each a scalar or a CFA cell, both of the raw
-    counts; white_balance: multipliers per colour; color_matrix: XYZ to camera; orientation: EXIF 1..8; `header`: the format's
-    own header; `source`: the file's path.
+    exposure [s]; offset: the file's own black level [ADU], 0 once removed; saturation [the data's unit, carried along]; each
+    a scalar or a CFA cell; white_balance: multipliers per colour; color_matrix: XYZ to camera; orientation: EXIF 1..8;
+    `header`: the format's own header; `source`: the file's path.
     """
 
     instrument: str | None = None

@@ -27,6 +27,7 @@ from firstlight.calibrate.detector import (
     refuse_twice,
     subtract_offset,
     to_electrons,
+    without_black,
 )
 from firstlight.calibrate.outliers import stacked
 from firstlight.errors import FrameError
@@ -180,7 +181,7 @@ def calibrate(
     known = isinstance(light.noise, Noise)
     if light.observation.saturation is not None:
         light = flag_saturated(light)
-    if isinstance(dark, Frame) and bias is None and isinstance(dark.noise, Unmodelled) and not offset_free(dark):
+    if isinstance(dark, Frame) and bias is None and not (offset_free(dark) or _states_offset(light)):
         light = subtract_dark(light, dark=dark)  # an offset that nobody knows can only go with the dark that holds it
     else:
         light = _without_offset(light, bias)
@@ -217,6 +218,10 @@ def _without_offset(frame: Frame, bias: Frame | None) -> Frame:
     if frame.unit is not Unit.ADU or offset_removed(frame) or (bias is None and offset_free(frame)):
         return frame
     return subtract_offset(frame) if bias is None else subtract_bias(frame, bias=bias)
+
+
+def _states_offset(frame: Frame) -> bool:
+    return isinstance(frame.noise, Noise) or frame.observation.offset is not None or offset_free(frame)
 
 
 def _match(step: str, frame: Frame, other: Frame, name: str, units: bool = True) -> None:
@@ -280,6 +285,6 @@ def _digest(frame: Frame) -> str:
 
 
 def _subtracted(frame: Frame, part: Frame, values: Array, noise: Noise | Unmodelled, record: Record) -> Frame:
-    frame = frame.replace(**carry_saturation(frame))
+    frame = frame.replace(**without_black(frame, carry_saturation(frame)))
     data = floated(frame) - values.astype(floated(frame).dtype, copy=False)
     return frame.replace(data=data, noise=noise, flags=_joined(frame, part), history=(*frame.history, record))

@@ -43,23 +43,26 @@ def assign(frame: Frame, *, detector: Detector) -> Frame:
     return _assign(frame, noise, bad, detector.saturation, Record("calibrate.assign", {"detector": given}))
 
 
-def assign_maps(frame: Frame, *, offset: ArrayLike, gain: ArrayLike, variance: ArrayLike) -> Frame:
+def assign_maps(frame: Frame, *, offset: ArrayLike, gain: ArrayLike, variance: ArrayLike, tolerance: float = 10.0) -> Frame:
     """The raw frame with the noise of per-pixel maps, as measured for sCMOS cameras; data unchanged.
 
     offset [ADU], gain [e-/ADU], variance [ADU^2]: (Y, X) or scalars. Published sCMOS maps often hold ADU/e-: pass 1/map.
-    Pixels whose gain is not positive, whose variance is negative, or where a map is not finite are flagged DEFECT and get
-    the median of the others. A large variance is no defect: the noise model says how little such a pixel knows.
+    Pixels whose gain is not positive or a factor `tolerance` off the median, whose variance is negative, or where a map is
+    not finite are flagged DEFECT and get the median of the others. A large variance is no defect: the noise model says how
+    little such a pixel knows.
     """
     maps = [np.asarray(m, dtype=np.float64) for m in (offset, gain, variance)]
     shape = np.broadcast_shapes(*(m.shape for m in maps))
     o, g, v = (np.broadcast_to(m, shape) for m in maps)
     bad = ~(np.isfinite(o) & np.isfinite(g) & np.isfinite(v) & (g > 0) & (v >= 0))
+    middle = np.median(g[~bad]) if not bad.all() else 1.0
+    bad |= (g > tolerance * middle) | (g < middle / tolerance)
     # a defect in one map is a defect of the pixel; a scalar stays one, so that no map is made of it
     clean_offset, clean_gain, clean_variance = (
         _replaced(_finite(m), bad if m.ndim else np.zeros((), dtype=bool)) for m in maps
     )
     noise = Noise(1 / clean_gain, clean_variance, clean_offset)
-    given = {"offset": noted(offset), "gain": noted(gain), "variance": noted(variance)}
+    given = {"offset": noted(offset), "gain": noted(gain), "variance": noted(variance), "tolerance": tolerance}
     return _assign(frame, noise, bad, None, Record("calibrate.assign_maps", given))
 
 
@@ -112,19 +115,20 @@ def _saturated(frame: Frame, level: Param) -> Any:
 def subtract_offset(frame: Frame, *, offset: Param | None = None) -> Frame:
     """ADU minus offset [ADU; scalar, CFA cell or map], float; the noise model's offset becomes 0. Negatives are kept.
 
-    `offset` None: the noise model's. Raises FrameError where it is unknown, or has been removed before.
+    `offset` None: the noise model's, or where there is none the file's own. Raises FrameError where it is unknown, or has
+    been removed before.
     """
     frame.need("calibrate.subtract_offset", Unit.ADU)
     refuse_twice(frame, "calibrate.subtract_offset")
     if offset is None:
-        offset = frame.known_noise("calibrate.subtract_offset without offset=").offset
+        offset = _known_offset(frame, "calibrate.subtract_offset")
     elif isinstance(frame.noise, Noise) and not np.any(frame.noise.offset) and np.any(offset):
         raise FrameError(
             "calibrate.subtract_offset: the noise model says that zero signal is at 0 ADU, so the offset seems to be removed "
             f"already; got offset={noted(offset)}. If the frame is raw, assign its detector first"
         )
     noise = frame.noise if isinstance(frame.noise, Unmodelled) else replace(frame.noise, offset=0.0)
-    moved = _moved(frame, lambda x: x - offset, offset)
+    moved = without_black(frame, _moved(frame, lambda x: x - offset, offset))
     data = floated(frame) - _at(offset, frame)
     return frame.then("calibrate.subtract_offset", {"offset": noted(offset)}, data=data, noise=noise, **moved)
 
@@ -132,25 +136,35 @@ def subtract_offset(frame: Frame, *, offset: Param | None = None) -> Frame:
 def to_electrons(frame: Frame, *, gain: Param | None = None) -> Frame:
     """Electrons = gain (ADU - offset), float; gain [e-/ADU; scalar, CFA cell or map], the noise model's 1/a where None.
 
-    An offset that is still there (in the noise model) is removed, never twice. std and saturation are scaled along.
-    Raises FrameError where offset or gain is unknown: a frame averaged or divided by a flat no longer tells its gain.
+    An offset that is still there (in the noise model, or else stated by the file) is removed, never twice. std and
+    saturation are scaled along. Raises FrameError where offset or gain is unknown: a frame averaged or divided by a flat no
+    longer tells its gain.
     """
     frame.need("calibrate.to_electrons", Unit.ADU)
-    if isinstance(frame.noise, Unmodelled) and not offset_removed(frame):
-        raise FrameError(
-            f"calibrate.to_electrons: the offset is unknown ({frame.noise.reason}); assign a detector, or subtract_offset first"
-        )
     gain = _own_gain(frame) if gain is None else gain
-    offset = frame.noise.offset if isinstance(frame.noise, Noise) else 0.0
+    offset = _known_offset(frame, "calibrate.to_electrons")
     if np.any(np.asarray(gain) <= 0):
         raise FrameError(f"calibrate.to_electrons: gain {noted(gain)} e-/ADU, expected positive numbers")
     k = spread(_as_param(gain), frame.shape)
     noise = frame.noise if isinstance(frame.noise, Unmodelled) else replace(frame.noise, offset=0.0).scaled(k)
     data = (floated(frame) - _at(offset, frame)) * _at(gain, frame)
-    moved = _moved(frame, lambda x: (x - offset) * gain, offset, gain)
+    moved = without_black(frame, _moved(frame, lambda x: (x - offset) * gain, offset, gain))
     std = None if frame.std is None else np.asarray(frame.std) * _at(gain, frame)
     params = {"gain": noted(gain), "offset": noted(offset)}
     return frame.then("calibrate.to_electrons", params, data=data, unit=Unit.ELECTRON, noise=noise, std=std, **moved)
+
+
+def _known_offset(frame: Frame, step: str) -> Param:
+    """Where zero signal lies [ADU]: the noise model's offset; without one 0 once removed, or the file's own."""
+    if isinstance(frame.noise, Noise):
+        return frame.noise.offset
+    if offset_removed(frame):
+        return 0.0
+    if frame.observation.offset is None:
+        raise FrameError(
+            f"{step}: the offset is unknown ({frame.noise.reason}); assign a detector, or give subtract_offset one"
+        )
+    return frame.observation.offset
 
 
 def _own_gain(frame: Frame) -> Param:
@@ -219,7 +233,8 @@ def offset_free(frame: Frame) -> bool:
     """True where zero signal is at 0: by the noise model, by the history, or because the unit is not raw counts."""
     if isinstance(frame.noise, Noise):
         return not np.any(frame.noise.offset)
-    return frame.unit is not Unit.ADU or offset_removed(frame)
+    stated = frame.observation.offset
+    return frame.unit is not Unit.ADU or offset_removed(frame) or (stated is not None and not np.any(stated))
 
 
 def floated(frame: Frame) -> Array:
@@ -252,6 +267,12 @@ def carry_saturation(frame: Frame) -> dict[str, Any]:
     if level is None:
         return {}
     return {"flags": _saturated(frame, level), "observation": replace(frame.observation, saturation=None)}
+
+
+def without_black(frame: Frame, changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes of a step that removes the offset: what the file states of it is 0 from now on."""
+    observation = changes.get("observation", frame.observation)
+    return changes if observation.offset is None else changes | {"observation": replace(observation, offset=0.0)}
 
 
 def _moved(frame: Frame, move: Callable[[Any], Any], *params: Any) -> dict[str, Any]:

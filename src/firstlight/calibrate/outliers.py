@@ -75,7 +75,7 @@ def flag_hot_pixels(
     `reference` shows the fixed pattern: a master dark, or unregistered frames of a drifting scene, whose median is taken.
     None: the frame itself, and then a pixel is hot only if no neighbour has more than `contrast` of its excess, so that
     stars stay (and touching hot pixels are missed). The standard deviation is the larger of the noise model's and the
-    robust spread (1.4826 MAD) of the differences from a 5x5 median. Leading axes: their median is searched.
+    clipped spread of the differences from a 5x5 median. Leading axes: their median is searched.
     """
     if reference is None or isinstance(reference, Frame):
         shown = frame if reference is None else reference
@@ -86,7 +86,7 @@ def flag_hot_pixels(
     image = floated(shown)
     image = np.median(image, axis=tuple(range(image.ndim - 2))) if image.ndim > 2 else image
     excess, local = _excess(image, shown.period())
-    scale = 1.4826 * float(np.median(np.abs(excess)))
+    scale = _spread(excess)
     if isinstance(shown.noise, Noise) and image.ndim == len(shown.shape):
         hot = excess > sigma * np.maximum(scale, np.sqrt(shown.noise.variance(local)))
     else:
@@ -111,6 +111,13 @@ def _excess(image: Array, period: tuple[int, int]) -> tuple[Array, Array]:
         at = (slice(y, None, period[0]), slice(x, None, period[1]))
         local[at] = medianBlur(np.ascontiguousarray(filled[at]), 5)
     return filled - local, local
+
+
+def _spread(excess: Array) -> float:
+    """Standard deviation without what lies beyond 4 of it; a MAD would be 0 for whole counts of little noise."""
+    from scipy.stats import sigmaclip
+
+    return float(sigmaclip(excess.ravel(), 4.0, 4.0).clipped.std())
 
 
 def _isolated(excess: Array, period: tuple[int, int], contrast: float) -> Array:

@@ -72,8 +72,8 @@ def register(frames: Sequence[Frame], *, reference: int = 0, least: float = 8.0)
         found = Shift(0.0, 0.0, np.inf) if i == reference % len(frames) else _shift(base, _prepare(frame), 20)
         if found.confidence < least:
             raise FrameError(
-                f"calibrate.register: frame {i} matches the reference with confidence {found.confidence:.1f}, expected {least:g}; "
-                "flag fixed hot pixels first (calibrate.flag_hot_pixels), leave the frame out, or lower least="
+                f"calibrate.register: frame {i} matches the reference with confidence {found.confidence:.1f}, "
+                f"expected {least:g}; flag fixed hot pixels first (flag_hot_pixels), leave the frame out, or lower least="
             )
         out.append(_moved(frame, found))
     return out
@@ -183,7 +183,9 @@ def _moved(frame: Frame, shift: Shift) -> Frame:
         std=_taken(frame.std, shape, move),
         flags=flags,
         geometry=None if frame.geometry is None else frame.geometry.crop(frame.axes, box),
-        observation=replace(frame.observation, saturation=_taken(frame.observation.saturation, shape, move)),
+        observation=replace(
+            frame.observation, **{k: _taken(getattr(frame.observation, k), shape, move) for k in ("offset", "saturation")}
+        ),
     )
 
 
