@@ -5,6 +5,7 @@ One row of FORMATS a format. Seeds are stated where numbers are drawn.
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import fields
 from importlib.util import find_spec
 from itertools import product
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from firstlight import io
 from firstlight.box import Box
-from firstlight.errors import FirstlightError, ReadError, WriteError
+from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Flag, Frame, Observation, Record, Unit
 from firstlight.geometry import BAYER, Mosaic, Scan, Sky
 from firstlight.noise import Noise, Unmodelled
@@ -390,10 +391,8 @@ def test_any_damaged_byte_gives_a_frame_or_a_read_error(form: Format, tmp_path: 
         damaged = bytearray(whole)
         damaged[at] ^= int(rng.integers(1, 256))
         path.write_bytes(damaged)
-        try:
+        with suppress(ReadError):
             np.asarray(io.read(path).data)
-        except FirstlightError as error:
-            assert "\n" not in str(error)
 
 
 @formats

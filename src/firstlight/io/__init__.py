@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -187,13 +189,16 @@ def create(
         raise WriteError(f"{path}: this format can be read but not written; choose another extension")
     if not path.parent.is_dir():
         raise WriteError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir() and path.suffix.lower() != ".zarr":
+        raise WriteError(f"{path}: is a folder, expected the name of a file; choose another name")
     source = like.observation.source
     if source and path.exists() and Path(source).exists() and path.samefile(source):
         raise WriteError(f"{path}: would overwrite its own input; choose another name")
-    size = tuple(like.shape if shape is None else shape)
+    size, kind = tuple(like.shape if shape is None else shape), np.dtype(dtype or like.data.dtype)
     _fits(path, like, size)
+    _room(path, prod(size) * (kind.itemsize + 4 * std))
     try:
-        return module.create(path, like, size, np.dtype(dtype or like.data.dtype), std)  # type: ignore[no-any-return]
+        return module.create(path, like, size, kind, std)  # type: ignore[no-any-return]
     except FirstlightError:
         raise
     except Exception as error:
@@ -208,6 +213,13 @@ def _fits(path: Path, like: Frame, shape: tuple[int, ...]) -> None:
     tail = shape[len(shape) - len(part.shape) :] if part is not None else ()
     if part is not None and not all(m in (1, n) for m, n in zip(part.shape, tail, strict=True)):
         raise WriteError(f"{path}: flags of shape {part.shape} do not fit an output of shape {shape}; drop or crop them")
+
+
+def _room(path: Path, needed: int) -> None:
+    # a memory map over a full disk kills the process, so the room is looked at first
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise WriteError(f"{path}: needs {needed / 1e9:.3g} GB and {path.parent} has {free / 1e9:.3g} GB free; write elsewhere")
 
 
 def write(frame: Frame, path: str | Path) -> Path:

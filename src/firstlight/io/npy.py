@@ -50,7 +50,14 @@ class _Writer:
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
-        self.abort() if kind else self.close()
+        if kind:
+            self.abort()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.abort()
+            raise
 
 
 def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> _Writer:
