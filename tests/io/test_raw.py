@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import rawpy
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from firstlight import io
 from firstlight.errors import ReadError, WriteError
@@ -148,6 +150,30 @@ def test_restored_electrons_come_back_to_quantisation(tmp_path, dtype):
     assert np.abs(other.data[dark].astype(float) - other.observation.offset).max() < 0.05 / step * 2 + 1
     assert other.data.max() <= other.observation.saturation
     assert not list(tmp_path.glob("*.spool"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), low=st.floats(-1e5, 1e5), span=st.floats(0, 1e6))
+def test_any_real_mosaic_comes_back_to_quantisation(tmp_path_factory, seed, low, span):
+    data = low + span * np.random.default_rng(seed).random((22, 24))
+    frame = mosaic_frame(noise=Noise(1.0, 9.0, 0.0), observation=Observation()).replace(data=data, unit=Unit.ELECTRON)
+    path = io.write(frame, tmp_path_factory.mktemp("dng") / "e.dng")
+    back = io.read(path)
+    reach = max(data.max(), 0) - min(data.min(), 0)
+    assert np.abs(back.data - data).max() <= max(0.5 if reach == 0 else 0, 1.001 * reach / 65534) + 2**-33
+    other = io.read(foreign(path)).observation
+    assert 0 <= other.offset < other.saturation <= 65535
+
+
+def test_odd_names_and_long_exposures(tmp_path):
+    odd = replace(
+        OBSERVATION, instrument="Caméra №1", exposure=98765.4321, white_balance=(0.0, 1.0, 2.0), color_matrix=((1.0,),)
+    )
+    path = io.write(mosaic_frame(observation=odd), tmp_path / "a.dng")
+    assert io.read(path).observation.instrument == "Caméra №1"
+    other = io.read(foreign(path)).observation
+    assert other.exposure == pytest.approx(98765.4321)
+    assert other.white_balance == (1, 1, 1)
 
 
 def test_fractional_adu_keep_black_and_white_level(tmp_path):

@@ -35,6 +35,7 @@ UNKNOWN = "mosaic"
 PRIVATE = MAKER.encode() + b"\0"
 CODES = {"R": 0, "G": 1, "B": 2, "C": 3, "M": 4, "Y": 5, "W": 6}
 LEAST = 22
+FINEST = 32  # no finer than 2^-32 of a unit
 EXIF = 34665
 SRGB = ((3.2404542, -1.5371385, -0.4985314), (-0.9692660, 1.8760108, 0.0415560), (0.0556434, -0.2040259, 1.0572252))
 BYTE, ASCII, SHORT, LONG, RATIONAL, SRATIONAL, DOUBLE = 1, 2, 3, 4, 5, 10, 12
@@ -81,10 +82,12 @@ class Writer:
     def _scale(self) -> None:
         low, high = _range(self._data, self._partial.path)
         saturation = _white(self._like)
-        low, high = min(low, float(np.min(_black(self._like)))), max(high, saturation or high)
-        scale = 2.0 ** np.floor(np.log2(65534 / (high - low))) if high > low else 1.0
+        black = _black(self._like)
+        low, high = min(low, float(np.min(black))), max(high, float(np.max(black)), saturation or high)
+        scale = 2.0 ** min(FINEST, np.floor(np.log2(65534 / (high - low)))) if high > low else 1.0
         pedestal = int(np.ceil(-low * scale))
-        storage = _storage(scale, pedestal, int(high * scale + pedestal), self._data.dtype)
+        top = max(int(high * scale), int(np.max(black) * scale) + 1) + pedestal
+        storage = _storage(scale, pedestal, top, self._data.dtype)
         out = _mosaic_file(self._partial.temp, self._like, self._shape, self._with_std, storage)
         for box in blocks(self._shape, 8):
             out[box.slices] = np.rint(self._data[box.slices] * scale) + pedestal
@@ -177,7 +180,8 @@ def _white(like: Frame) -> float | None:
 
 
 def _rationals(values: Any, limit: int = 1 << 16) -> tuple[int, ...]:
-    pairs = [Fraction(float(v)).limit_denominator(limit) for v in np.ravel(values)]
+    bounded = [(float(v), max(1, min(limit, int(2**31 / max(1.0, abs(v)))))) for v in np.ravel(values)]
+    pairs = [Fraction(v).limit_denominator(most) for v, most in bounded]
     return tuple(n for f in pairs for n in (f.numerator, f.denominator))
 
 
@@ -227,8 +231,8 @@ def _tags(like: Frame, shape: tuple[int, ...], storage: dict[str, Any]) -> list[
     model = (obs.instrument or UNKNOWN).encode("ascii", "replace").decode()  # TIFF text; the description keeps the name
     codes = [CODES[c] for c in mosaic.colors]
     cell = np.take(codes, mosaic.cell()).astype(np.uint8)
-    balance = obs.white_balance or (1.0,) * len(codes)
-    matrix = obs.color_matrix or SRGB
+    balance = _fitting(obs.white_balance, (1.0,) * len(codes))
+    matrix = _fitting(obs.color_matrix, (SRGB * 2)[: len(codes)])
     return [
         (271, ASCII, 0, MAKER, True),
         (272, ASCII, 0, model, True),
@@ -254,10 +258,16 @@ def _tags(like: Frame, shape: tuple[int, ...], storage: dict[str, Any]) -> list[
     ]
 
 
+def _fitting(value: Any, default: Any) -> Any:
+    """What the frame states per colour, or the default where it states nothing, or not one positive gain a colour."""
+    fits = value is not None and len(value) == len(default) and (np.ndim(value) > 1 or min(value) > 0)
+    return value if fits else default
+
+
 def _noise_profile(like: Frame, scale: float, span: float) -> list[Tag]:
     """DNG 1.4 NoiseProfile: var = S x + O of x = (stored - black)/span; where noise is one a and b and nothing shared."""
     n = like.noise
-    if not isinstance(n, Noise) or not all(isinstance(v, float) for v in (n.a, n.b, n.c, n.d)) or n.c or n.d:
+    if span <= 0 or not isinstance(n, Noise) or not all(isinstance(v, float) for v in (n.a, n.b, n.c, n.d)) or n.c or n.d:
         return []
     return [(51041, DOUBLE, 2, (float(n.a) * scale / span, float(n.b) * scale**2 / span**2), True)]
 
