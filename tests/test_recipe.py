@@ -122,7 +122,7 @@ def test_faults_of_form_come_all_at_once():
 
 
 NO_STEP = [
-    ("plain_steps.brigthen", "unknown step 'plain_steps.brigthen'; expected one of: calibrate.assign, "),
+    ("plain_steps.brihten", "unknown step 'plain_steps.brihten'; expected one of: calibrate.assign, "),
     ("calibrate.substract_offset", "unknown step 'calibrate.substract_offset'; did you mean 'calibrate.subtract_offset'?"),
     ("subtract_offset", "unknown step 'subtract_offset'; did you mean 'calibrate.subtract_offset'?"),
     ("../etc", "unknown step '../etc'; expected one of: "),

@@ -89,6 +89,20 @@ def test_headers_agree_with_the_table(data):
         )
 
 
+@pytest.mark.parametrize(
+    ("path", "setting", "gain"),
+    [
+        ("astronomy/lt_sprat/v_e_20180810_12_1_0_0.fits.gz", None, 2.45),
+        ("astronomy/single/saao_ste3_raw.fits", None, 1.9),
+        ("astronomy/hst_acs/acs_cosmos_147246_f814w.fits", "gain 1 amp B", 0.97210002),
+        ("astronomy/decam/c4d_170316_062107_ooi_z_ls9.N2.fits", "amp A", 3.87047534931607),
+    ],
+)
+def test_files_find_their_own_row(data, path, setting, gain):
+    camera = fl.read(data / path).observation.instrument
+    assert domains.detector(camera, setting, offset=0.0).gain == gain
+
+
 REFUSED = [
     (("ILCE-7SM3", 200), {}, "unknown camera 'ILCE-7SM3'; did you mean 'Sony A7S II'? known: Sony A7S II, "),
     (("Nikon D850", 200), {}, "unknown camera 'Nikon D850'; known: Sony A7S II, "),
@@ -98,7 +112,7 @@ REFUSED = [
     (("STE3 CCD",), {}, "the offset of SAAO STE3 CCD is not in the table; pass offset= [ADU]"),
     (("SPRAT", "fast"), {}, "setting 'fast' of SPRAT is not in the table; expected None"),
     (("ACS/WFC", "gain 2"), {}, "expected 'gain 1 amp A', 'gain 1 amp B'"),
-    (("sony",), {"profile": "documnted"}, "unknown profile 'documnted'; did you mean 'documented'?"),
+    (("sony",), {"profile": "documente"}, "unknown profile 'documente'; did you mean 'documented'?"),
     (("sony",), {"profile": "document0"}, "preset 'sony' belongs to profile 'documented'"),
     (("fuji-range",), {"profile": "document0"}, "gives a range, not a calibration"),
     (("sny",), {"profile": "documented"}, "unknown preset 'sny'; did you mean 'sony'? known: sony, fuji, "),

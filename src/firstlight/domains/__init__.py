@@ -93,7 +93,7 @@ def _find(camera: str, setting: str | float | None) -> DetectorRow:
     known = {_key(alias): row.cameras[0] for row in _rows() for alias in row.cameras}
     rows = [row for row in _rows() if _key(camera) in map(_key, row.cameras)]
     if not rows:
-        near = get_close_matches(_key(camera), known, 1)
+        near = get_close_matches(_key(camera), known, 1, 0.76)  # another digit is another camera
         raise _unknown(
             "camera", camera, cameras(), known[near[0]] if near else None, "or measure it: firstlight transfer, then --detector"
         )

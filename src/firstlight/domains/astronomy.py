@@ -8,12 +8,12 @@ from typing import Any
 from firstlight.domains.rows import DetectorRow, Grid, Preset
 from firstlight.scaling import Scaling
 
-_ACS = ("HST ACS/WFC", "ACS/WFC", "ACS WFC")
-_DECAM = ("DECam N2", "DECam S3-222_135959-11-1")
+_ACS = ("HST ACS/WFC", "ACS/WFC")
+_DECAM = ("DECam N2", "DECam S3-222_135959-11-1", "CTIO 4.0-m telescope DECam S3-222_135959-11-1")
 
 DETECTORS = (
     DetectorRow(
-        cameras=("SPRAT", "LT SPRAT", "Andor iDus DU420A-BV"),
+        cameras=("SPRAT", "LT SPRAT", "Liverpool Telescope SPRAT E2V CCD30-11 10333-02-26"),
         gain=2.45,
         read_noise=5.95,
         offset=915.8,
@@ -21,7 +21,7 @@ DETECTORS = (
         "unexposed edge of its frames",
     ),
     DetectorRow(
-        cameras=("SAAO STE3 CCD", "STE3 CCD"),
+        cameras=("SAAO STE3 CCD", "STE3 CCD", "SAAO 1.0m STE3 CCD"),
         gain=1.9,
         read_noise=5.0,
         source="SAAO STE3: GAIN and RDNOISE of a raw frame's header (ccdproc's a8280271.fits)",

@@ -153,6 +153,8 @@ def _own_detector(parameter: Parameter, frame: Frame, place: Place) -> Detector:
         )
     offset = seen.offset if seen.offset is not None else facts.get("offset")
     if {"gain", "read_noise"} <= set(facts):
+        if np.ndim(facts["gain"]) or np.ndim(facts["read_noise"]):
+            raise RecipeError("detector = 'camera': the header states several amplifiers; crop to one and give its detector")
         source = "header" if offset is not None else "header, offset from the bias"
         offset = _bias_level(parameter, place) if offset is None else offset
         return Detector(facts["gain"], facts["read_noise"], offset, facts.get("saturation"), source=source)
