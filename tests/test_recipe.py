@@ -191,6 +191,11 @@ def test_all_problems_at_once_and_nothing_runs():
     assert str(caught.value).splitlines() == [str(p) for p in found]
 
 
+def test_missing_masters_are_named_once_and_in_order():
+    found = [p.message for p in recipe.check(recipe.load("astronomy"), frame().replace(noise=Unmodelled("no gain")))]
+    assert [m.split(":")[0] for m in found] == ["bias", "dark", "flat", "detector = 'camera'"]
+
+
 def test_a_dry_run_tells_what_the_frame_contradicts():
     steps = recipe.load(BRIGHTEN + text("[[step]]", 'use = "plain_steps.in_electrons"'))
     line = "recipe: step 2 (plain_steps.in_electrons): in_electrons: got a frame in adu, expected electron"

@@ -152,14 +152,14 @@ def _bind(step: Step, known: Sequence[Parameter], place: Place) -> tuple[dict[st
     faults = [f"unknown parameter {k!r}{near(k, names)}" for k in step.params if k not in names]
     faults += [f"parameter {p.name!r} is missing; give {p.kind}" for p in known if p.required and p.name not in step.params]
     place = replace(place, bias=step.params.get("bias"))
-    out = {}
-    for name in step.params.keys() & names.keys():
+    out: dict[str, Found] = {}
+    for name in (k for k in step.params if k in names):
         try:
             out[name] = _find(names[name], step.params[name], place)
             _verify(name, out[name], step.inputs)
         except FirstlightError as error:
             faults.append(str(error))
-    return {k: out[k] for k in step.params if k in out}, faults
+    return out, list(dict.fromkeys(faults))
 
 
 def _find(parameter: Parameter, value: Any, place: Place) -> Found:
