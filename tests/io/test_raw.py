@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firstlight import io
+from firstlight.box import Box
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Flag, Frame, Observation, Record, Unit
 from firstlight.geometry import BAYER, XTRANS, Mosaic
@@ -191,6 +192,20 @@ def test_blocks_in_any_order(tmp_path):
         for box in reversed(list(io.blocks(frame.shape, 2, 300))):
             out.put(box, frame.data[box.slices])
     assert np.array_equal(io.read(tmp_path / "a.dng").data, frame.data)
+
+
+@pytest.mark.parametrize("value", [0.5, -1, 65536, np.nan])
+def test_blocks_that_uint16_would_change_are_refused(tmp_path, value):
+    block = np.full((40, 60), 7.0)
+    block[3, 4] = value
+
+    def put():
+        with io.create(tmp_path / "a.dng", mosaic_frame()) as out:
+            out.put(Box.whole((40, 60)), block)
+
+    with pytest.raises(WriteError, match="float32"):
+        put()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Writer:
 
     def put(self, box: Box, block: Any, std: Any = None) -> None:
         """Write `block` [unit of the frame] at `box` (Y, X), and its standard error where the output has one."""
-        self._data[box.slices] = block
+        self._data[box.slices] = _whole(block, self._partial.path) if self._exact else block
         if self._std is not None:
             self._std[box.slices] = std
 
@@ -150,6 +150,15 @@ def _unscaled(data: Array, scale: float, pedestal: int, top: int, dtype: str) ->
         return data
     x = (data.astype(np.float64) - pedestal) / scale
     return (np.rint(x) if np.dtype(dtype).kind in "iu" else x).astype(dtype)
+
+
+def _whole(block: Any, path: Path) -> Array:
+    """A block as uint16; raises WriteError where that would change a value (restored data want dtype float32)."""
+    with np.errstate(invalid="ignore"):
+        out = np.asarray(block).astype(np.uint16)
+    if not np.array_equal(out, block):
+        raise WriteError(f"{path}: fractions or values beyond 0..65535 in an output of uint16; create it with dtype float32")
+    return out
 
 
 def _range(data: Array, path: Path) -> tuple[float, float]:
@@ -275,7 +284,7 @@ def _noise_profile(like: Frame, scale: float, span: float) -> list[Tag]:
 def _exif(like: Frame, at: int) -> bytes:
     """An EXIF directory that starts at byte `at`: exposure [s], ISO and time, where known (EXIF 2.3, little-endian)."""
     obs = like.observation
-    iso = re.fullmatch(r"ISO (\d+)", obs.setting or "")
+    iso = re.fullmatch(r"(?:ISO ?)?(\d+)", obs.setting or "")
     entries: list[tuple[int, int, int, bytes]] = []
     if obs.exposure is not None and obs.exposure >= 0:
         entries.append((33434, RATIONAL, 1, struct.pack("<II", *_rationals(obs.exposure, 1 << 20))))
