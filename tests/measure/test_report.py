@@ -162,6 +162,15 @@ def test_mosaic_picture_has_the_scene_colours() -> None:
         assert red > green > blue
 
 
+def test_black_level_does_not_tint_a_raw_mosaic() -> None:
+    mosaic = Mosaic(BAYER)
+    grey = np.linspace(0, 1, 64) * np.ones((64, 1)) * np.array([400.0, 1000.0, 500.0])[mosaic.at((64, 64))]
+    seen = Observation(white_balance=(2.5, 1.0, 2.0))
+    for noise in (Unmodelled("no gain"), Noise(1.0, 4.0, 512.0)):
+        image = measure.picture(Frame(512 + grey, "YX", "adu", noise, geometry=mosaic, observation=seen)).astype(int)
+        assert np.ptp(image.mean(axis=(0, 1))) < 6
+
+
 def test_the_residual_picture_shows_what_was_taken_where_it_was_taken() -> None:
     from firstlight.measure.pictures import residual_picture
 

@@ -206,17 +206,17 @@ def _light(frame: Frame) -> Array:
     planes = [_plane(frame, step, c) for c in range(channels)]
     if frame.unit in (Unit.CAMERA, Unit.REC2020, Unit.DISPLAY):
         return np.stack([*planes, np.zeros_like(planes[0])][:3], axis=-1)
-    # channels of a microscope have nothing to do with each other's brightness: level them on the first
-    tops = [max(float(np.nanpercentile(p, 99.7)), 1e-12) for p in planes]
-    planes = [p * (tops[0] / t) for p, t in zip(planes, tops, strict=True)]
-    return np.stack([*planes, np.zeros_like(planes[0])][:3], axis=-1)
+    # channels of a microscope have nothing to do with each other's brightness: give all the first one's range
+    ends = [np.nanpercentile(p, (0.5, 99.7)) if np.isfinite(p).any() else np.array([0.0, 1.0]) for p in planes]
+    widths = [max(float(e[1] - e[0]), 1e-12) for e in ends]
+    planes = [ends[0][0] + (p - e[0]) * (widths[0] / w) for p, e, w in zip(planes, ends, widths, strict=True)]
+    return np.stack([*planes, np.full_like(planes[0], ends[0][0])][:3], axis=-1)
 
 
 def _superpixels(frame: Frame) -> Array:
     assert isinstance(frame.geometry, Mosaic)
     plane, n = _plane(frame, 1), _cell(frame)
-    offset = spread(frame.noise.offset, plane.shape) if isinstance(frame.noise, Noise) and _small(frame.noise.offset) else 0.0
-    plane = plane - offset
+    plane = plane - _black(frame, plane)
     rows, cols = plane.shape[0] // n, plane.shape[1] // n
     color = frame.geometry.at((plane.shape[0], plane.shape[1]))
 
@@ -235,8 +235,11 @@ def _superpixels(frame: Frame) -> Array:
     return np.stack([p * g for p, g in zip(planes, gains, strict=True)], axis=-1)[::step, ::step]
 
 
-def _small(offset: Any) -> bool:
-    return isinstance(offset, float) or offset.ndim == 2
+def _black(frame: Frame, plane: Array) -> Any:
+    """Black level [unit]: the noise model's, else of raw counts their darkest pixels'."""
+    if isinstance(frame.noise, Noise) and np.ndim(frame.noise.offset) in (0, 2):
+        return spread(frame.noise.offset, plane.shape)
+    return float(np.nanpercentile(plane, 0.1)) if frame.unit == Unit.ADU and np.isfinite(plane).any() else 0.0
 
 
 def _white(frame: Frame, planes: list[Array]) -> list[float]:
