@@ -134,9 +134,9 @@ def test_bad_files_give_one_line_and_nothing_else(command: str, kind: str, suffi
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["restore"], "FILES"),
+        (["restore"], "--files"),
         (["nonsense"], "nonsense"),
-        (["info"], "FILE"),
+        (["info"], "file"),
         (["restore", "{raw}", "-o", "{dir}/x.fits", "--memory", "lots"], "500M"),
         (["restore", "{raw}", "-o", "{dir}/x.fits", "--strength", "much"], "much"),
         (["restore", "{raw}", "-o", "{raw}"], "own input"),

@@ -24,9 +24,11 @@ app = App(
     version=__version__,
     version_flags=["--version"],
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
+Inputs = Annotated[list[str] | None, Parameter(name="--input", consume_multiple=True, negative="")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON to standard output, and nothing else there.")]
 Switch = Annotated[bool, Parameter(negative="")]
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
@@ -252,7 +254,7 @@ def measure(
 
 
 @app.command
-def check(recipe: str, file: Path | None = None, *, json: Json = False) -> int:
+def check(recipe: str, file: Path | None = None, *, input_: Inputs = None, json: Json = False) -> int:
     """Every problem of a recipe at once; nothing runs.
 
     Parameters
@@ -261,10 +263,12 @@ def check(recipe: str, file: Path | None = None, *, json: Json = False) -> int:
         A TOML file, or the name of a shipped recipe: photography, microscopy, astronomy, tomography.
     file
         An image to check it against.
+    input_
+        Files by the name that the recipe uses: NAME=FILE, such as dark=dark_1.fits dark=dark_2.fits.
     """
     from firstlight import jobs
 
-    problems = jobs.check(recipe, file)
+    problems = jobs.check(recipe, file, input_ or [])
     _emit(problems, json, lambda: _lines(problems) if problems else "no problems")
     return 1 if problems else 0
 
@@ -276,7 +280,8 @@ def run(
     *,
     out: Out,
     detector: str | None = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
+    input_: Inputs = None,
     json: Json = False,
 ) -> int:
     """Run a recipe on a file.
@@ -293,10 +298,12 @@ def run(
         A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
     set_
         A parameter over the recipe's: STEP.PARAMETER=VALUE, such as restore.nonlocal_means.strength=0.8.
+    input_
+        Files by the name that the recipe uses: NAME=FILE, such as dark=dark_1.fits dark=dark_2.fits.
     """
     from firstlight import jobs
 
-    row = jobs.run(recipe, file, out, detector=detector, overrides=set_ or [])
+    row = jobs.run(recipe, file, out, detector=detector, overrides=set_ or [], inputs=input_ or [])
     _emit(row, json, lambda: f"{row['input']} -> {row['output']}  {row['summary']}")
     return 0
 

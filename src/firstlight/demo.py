@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _ours(path: Path, out: Path) -> bool:
 
 def _one(case: Case, out: Path) -> tuple[dict[str, Any], mea.Entry]:
     frame, source = _ready(case)
-    stem = case.name.replace(": ", "_").replace("/", "_").replace(" ", "_")
+    stem = re.sub(r"[^\w.-]+", "_", jobs.stem(Path(case.name))).strip("_")
     goal = jobs.target(case.light, out / "restored", True)
     goal = goal.with_name(goal.name.replace(jobs.stem(case.light), stem, 1))
     jobs.restored(frame, goal, jobs.Restoration(std=True))
@@ -118,10 +119,12 @@ def _ready(case: Case) -> tuple[Frame, str]:
     """The calibrated frame with a white noise model, and where that came from; raises where there is none."""
     found = intake.load(case.light, detector=case.options.detector, unit=case.options.unit)
     frame, source = found.frame, found.source
-    if frame.unit is Unit.ADU and isinstance(frame.noise, Unmodelled) and "A" not in frame.axes:
+    raw = frame.unit is Unit.ADU and isinstance(frame.noise, Unmodelled)
+    if raw and not case.options.bias and "A" not in frame.axes:
         frame, source = _from_data(frame)
     else:
         frame = jobs.calibrated(case.light, case.options)
+        source = "header, offset from the bias" if case.options.bias else source
     if case.truth is None:
         intake.check_white(frame)
     return frame, source
@@ -137,18 +140,20 @@ def _from_data(frame: Frame) -> tuple[Frame, str]:
 
 
 def _text(rows: list[dict[str, Any]], report: Path, seconds: float) -> Any:
+    from rich import box
     from rich.console import Group
     from rich.table import Table
 
-    table = Table("image", "unit", "chi2/expected", "lag-1", "PSNR restored", "unchanged", "median 3x3", "verdict")
+    head = ("image", "chi2", "lag-1", "restored", "unchanged", "median 3", "verdict")
+    table = Table(*head, box=box.SIMPLE, caption="chi2: residual over its expectation; restored ... median 3: PSNR [dB]")
     for r in rows:
+        name = r["name"].split(": ")[-1]
         if r["restored"] is None:
-            table.add_row(r["name"], *["-"] * 6, f"not restored: {r['reason']}")
+            table.add_row(name, *["-"] * 5, f"not restored: {r['reason']}")
             continue
         psnr = [r.get("psnr"), r.get("unchanged", {}).get("psnr"), r.get("median3", {}).get("psnr")]
         verdict = {True: "good", False: "failed", None: str(r["reason"])}[r["passed"]]
-        figures = [_number(r["chi2_ratio"], 3), _number(r["lag1"], 3), *(_number(v, 2) for v in psnr)]
-        table.add_row(r["name"], r["unit"], *figures, verdict)
+        table.add_row(name, _number(r["chi2_ratio"], 3), _number(r["lag1"], 3), *(_number(v, 2) for v in psnr), verdict)
     return Group(table, f"report: {report}   {seconds:.1f} s")
 
 

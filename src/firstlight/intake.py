@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from firstlight import calibrate, domains, io, measure
+from firstlight import calibrate, domains, io
 from firstlight.errors import FirstlightError, FrameError, ReadError
 from firstlight.frame import Frame, Unit
+from firstlight.geometry import Mosaic
+from firstlight.measure.doubts import flat_noise
 from firstlight.noise import Detector, Noise, Unmodelled
 
 __all__ = ["Intake", "check_white", "load", "read_detector", "to_electrons", "with_bias"]
 
-WHITE = 0.05  # lag-1 correlation above which a white-noise model is refused; white noise scatters by about .005
+WHITE = 0.05  # lag-1 correlation above which, by three of its standard errors, a white-noise model is refused
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +124,14 @@ def check_white(frame: Frame, what: str = "restoring") -> None:
     """Raises FrameError where neighbouring pixels' noise correlates, which a white-noise model would take for signal."""
     if isinstance(frame.noise, Unmodelled):
         raise FrameError(f"{what} needs the noise of each pixel, and there is none: {frame.noise.reason}")
-    found = measure.noise_correlation(frame)
+    if isinstance(frame.geometry, Mosaic):  # a colour filter array has not been resampled
+        return
+    found = flat_noise(frame)
     if found is None:  # too little flat area to tell
         return
-    along_y, along_x = found
-    if max(along_y, along_x) > WHITE:
+    if max(found.lag_y, found.lag_x) > WHITE + 3 * found.error:
         raise FrameError(
             f"{what} with a white-noise model would take noise for structure: neighbouring pixels correlate by "
-            f"{along_y:.2f} (y) and {along_x:.2f} (x), expected below {WHITE}; start from the frames before resampling"
+            f"{found.lag_y:.2f} (y) and {found.lag_x:.2f} (x), expected below {WHITE}; start from the frames before resampling, "
+            "or say --assume-white"
         )

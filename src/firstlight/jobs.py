@@ -286,7 +286,7 @@ def restored(frame: Frame, goal: Path, options: Restoration, tick: Callable[[int
     like = step(frame.crop(corner))
     like = frame.replace(noise=like.noise, unit=like.unit, history=like.history, std=None)
     halo = _halo(frame)
-    with io.create(goal, like, dtype=_dtype(goal), std=options.std) as writer:
+    with io.create(goal, like, dtype=np.float32, std=options.std) as writer:
         scale.map_blocks(step, frame, writer, halo=halo, memory=options.memory, tick=tick)
     return like
 
@@ -294,10 +294,6 @@ def restored(frame: Frame, goal: Path, options: Restoration, tick: Callable[[int
 def _halo(frame: Frame) -> int:
     halo = res.nonlocal_means.halo
     return int(halo(frame)) if callable(halo) else int(halo)
-
-
-def _dtype(goal: Path) -> Any:
-    return np.uint16 if goal.suffix.lower() == ".dng" else np.float32
 
 
 def measure(
@@ -329,25 +325,27 @@ def _one_unit(frame: Frame, restored: Frame | None, truth: Frame | None) -> tupl
     return intake.to_electrons(frame), restored, truth
 
 
-def check(recipe: str, file: Path | None) -> list[str]:
+def check(recipe: str, file: Path | None, inputs: Sequence[str] = ()) -> list[str]:
     """Every problem of a recipe, one line each."""
     frame = None if file is None else intake.load(file).frame
-    return [str(p) for p in rec.check(rec.load(recipe), frame)]
+    return [str(p) for p in rec.check(rec.load(recipe), frame, inputs=_inputs(inputs))]
 
 
-def run(recipe: str, file: Path, out: Path, *, detector: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+def run(
+    recipe: str, file: Path, out: Path, *, detector: str | None, overrides: Sequence[str], inputs: Sequence[str] = ()
+) -> dict[str, Any]:
     """Run a recipe on one file; returns a row: input, output, unit, summary."""
-    pairs = dict(_override(o) for o in overrides)
-    frame = _hashed(intake.load(file, detector=detector).frame, file)
-    result = rec.run(rec.load(recipe), frame, overrides=pairs)
-    return _written(result, file, target(file, out, False))
+    frame = intake.load(file, detector=detector).frame
+    pairs = dict(rec.flag(o) for o in overrides)
+    return _written(rec.run(rec.load(recipe), frame, inputs=_inputs(inputs), overrides=pairs), file, target(file, out, False))
 
 
-def _override(text: str) -> tuple[str, Any]:
-    key, mark, value = text.partition("=")
-    if not mark or not key:
-        raise FrameError(f"--set {text!r}: expected STEP.PARAMETER=VALUE")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
+def _inputs(pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=PATH pairs as {name: path or list of paths}."""
+    found: dict[str, list[Path]] = {}
+    for pair in pairs:
+        name, mark, path = pair.partition("=")
+        if not mark or not name or not path:
+            raise FrameError(f"--input {pair!r}: expected NAME=FILE such as dark=dark.fits")
+        found.setdefault(name, []).append(Path(path))
+    return {k: v[0] if len(v) == 1 else v for k, v in found.items()}

@@ -125,7 +125,7 @@ def _grid_starts(length: int, n: int, tile: int) -> list[int]:
 
 
 def cut(data: Any, tile: Tile, mode: str = "edge") -> Array:
-    """The tile's pixels, (..., *read.shape); beyond the border padded as numpy.pad's `mode` says. Leading axes are whole."""
+    """The tile's pixels, `(..., *read.shape)`; beyond the border padded as numpy.pad's `mode` says. Leading axes are whole."""
     lead = len(data.shape) - tile.read.ndim
     shape = tuple(data.shape[lead:])
     inside = tile.read.intersect(Box.whole(shape))
@@ -137,7 +137,7 @@ def cut(data: Any, tile: Tile, mode: str = "edge") -> Array:
 
 
 def blend(pieces: Iterable[tuple[Tile, Array]], out: Any, taper: bool = False) -> Any:
-    """Put tiles, each (..., *read.shape), into `out`: cores side by side, or `taper`-ed across their overlaps.
+    """Put tiles, each `(..., *read.shape)`, into `out`: cores side by side, or `taper`-ed across their overlaps.
 
     A tapered blend is a running convex mean, out += w/(W + w) (tile - out): tiles that agree return their value to the last
     bit, at the borders too, where the weight is never zero.
@@ -170,7 +170,7 @@ def _tail(box: Box) -> Any:
 
 
 def _window(tile: Tile, whole: Box) -> Array:
-    """Weights (*read.shape): 1 inside, a linear ramp from the core's edge outwards, 1 up to the image border."""
+    """Weights `(*read.shape)`: 1 inside, a linear ramp from the core's edge outwards, 1 up to the image border."""
     window = np.ones((), dtype=np.float32)
     for r0, r1, c0, c1, end in zip(tile.read.start, tile.read.stop, tile.core.start, tile.core.stop, whole.stop, strict=True):
         i = np.arange(r0, r1, dtype=np.float32)
