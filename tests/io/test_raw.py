@@ -180,7 +180,10 @@ def test_odd_names_and_long_exposures(tmp_path):
 def test_fractional_adu_keep_black_and_white_level(tmp_path):
     data = np.random.default_rng(3).uniform(500, 15000, (30, 30)).astype(np.float32)
     path = io.write(mosaic_frame().replace(data=data), tmp_path / "f.dng")
-    assert np.abs(io.read(path).data - data).max() <= 1 / 8  # 16000 ADU leave room for a scale of 4
+    back = io.read(path)
+    assert np.abs(back.data - data).max() <= 1 / 8  # 16000 ADU leave room for a scale of 4
+    assert np.array_equal(back.observation.offset, BLACK)
+    assert io.stated(back) == {}  # not the black level of the stored numbers
     other = io.read(foreign(path))
     assert np.allclose(other.observation.offset, 4 * BLACK)
     assert other.observation.saturation == 4 * 16000

@@ -134,8 +134,10 @@ def restored(plain: Frame, path: Path, tags: dict[str, Any]) -> Frame:
     text = private[len(PRIVATE) :].decode()
     found = {m: np.load(f, mmap_mode="r") for m in describe.MAPS if (f := path.with_name(f"{path.name}.{m}.npy")).is_file()}
     try:
-        data = _unscaled(plain.data, **json.loads(text)["storage"])
-        return describe.attach(data, text, found, header=plain.observation.header, source=str(path))
+        data, header = _unscaled(plain.data, **json.loads(text)["storage"]), plain.observation.header
+        if data is not plain.data:  # the tags speak of the stored numbers
+            header = replace(header, stated={})
+        return describe.attach(data, text, found, header=header, source=str(path))
     except (FrameError, KeyError, TypeError, ValueError) as error:
         raise ReadError(f"{path}: its firstlight description does not fit the image ({error}); was it edited?") from error
 
