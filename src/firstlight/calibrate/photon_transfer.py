@@ -249,9 +249,10 @@ def _subtracted(points: list[Level], pairs: list[tuple[Level, Level]], zero: flo
 def _result(
     fit: Line, bright: Sequence[Level], darks: Sequence[Level], zero: tuple[float, float | None], step: float
 ) -> Transfer:
-    if not fit.slope > 3 * np.sqrt(fit.covariance[0, 0]):
+    slope_std = float(np.sqrt(fit.covariance[0, 0]))
+    if not fit.slope > 3 * slope_std:
         raise FrameError(
-            f"transfer: variance does not rise with the mean (slope {fit.slope:.3g} +- {np.sqrt(fit.covariance[0, 0]):.2g} ADU); "
+            f"transfer: variance does not rise with the mean (slope {fit.slope:.3g} +- {slope_std:.2g} ADU); "
             "are these raw flats of several light levels, and the darks of the same camera and setting?"
         )
     doubts = [v.reason for v in darks if v.reason.startswith("darks")]
