@@ -142,7 +142,7 @@ def test_a_soft_full_well_is_found_by_the_fall_of_the_variance():
     assert [v.used for v in result.levels] == [True] * 6 + [False] * 3
     assert "above 0.9" in result.levels[6].reason
     assert abs(d.saturation - (100 + 18500 / 2)) < 3
-    assert abs(d.saturation - (100 + wells / 2)) < 2 * d.saturation_std
+    assert abs(d.saturation - (100 + wells / 2)) < 2.5 * d.saturation_std  # the well itself is the far end of the bracket
     assert abs(d.gain - 2) < 4 * d.gain_std
 
 
