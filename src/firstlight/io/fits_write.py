@@ -24,7 +24,8 @@ from firstlight.errors import WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.geometry import Sky
 from firstlight.io import describe, fits_cards
-from firstlight.io.fits import Cards, Hdu, digests, layout, unpacked
+from firstlight.io.fits import Cards, digests
+from firstlight.io.fits_layout import Hdu, layout, unpacked
 from firstlight.io.partial import Partial
 from firstlight.noise import Noise
 
