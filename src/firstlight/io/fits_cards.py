@@ -84,7 +84,7 @@ def unit(header: Any, integer: bool) -> Unit:
     for known in Unit:
         if name == known.lower():
             return known
-    top, _, below = re.sub(r"\s*(/|per)\s*s(ec)?(ond)?s?$|[ .]s(\^|\*\*)?-1$", "/s", name).partition("/")
+    top, _, below = re.sub(r"\s*(/|per)\s*s(ec|econd)?s?$|[ .]s(\^|\*\*)?-1$", "/s", name).partition("/")
     top = top.strip().removesuffix("s")
     found = Unit.ELECTRON if top in ("electron", "e-", "e", "elec") else _COUNT.get(top)
     if name == "cps":
