@@ -147,3 +147,10 @@ def test_read_noise_is_no_offset() -> None:
     dark = noise.sample(np.full(200000, 100.0), np.random.default_rng(2))
     electrons = (dark - 100.0) * 5.0
     assert abs(electrons.mean()) < 5 * 3.56 / np.sqrt(200000)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.6, 12.0])
+def test_the_inverse_between_table_entries_is_the_inverse_of_the_expectation(sigma: float) -> None:
+    for mean in (0.07, 0.77, 3.33, 41.7, 777.7, 1999.0, 2400.0, 2700.0):
+        x = float(Noise(1.0, sigma**2).unstabilise(expected_z(mean, sigma)))
+        assert abs(x - mean) < max(0.003, 1e-4 * np.sqrt(mean))
