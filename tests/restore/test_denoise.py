@@ -137,7 +137,7 @@ def test_refuses_unmodelled_noise_with_the_reason() -> None:
         nonlocal_means(frame)
 
 
-@pytest.mark.parametrize("wrong", [{"patch": 4}, {"patch": 1}, {"search": 0}, {"search": 6}, {"strength": 0.0}])
+@pytest.mark.parametrize("wrong", [{"patch": 4}, {"patch": 5.0}, {"patch": 1}, {"search": 0}, {"search": 6}, {"strength": 0.0}])
 def test_refuses_wrong_parameters(wrong: dict) -> None:
     with pytest.raises(FrameError, match="expected"):
         nonlocal_means(observed(scene((20, 20)), READ), **wrong)

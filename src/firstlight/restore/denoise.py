@@ -50,7 +50,9 @@ def nonlocal_means(frame: Frame, *, patch: int = 5, search: int = 15, strength: 
     unflagged pixel lies in the window, the input stays.
 
     The estimate is Buades, Coll & Morel 2005 with two weightings at once, mixed by their local difference; `std` is the root
-    of a local error model of those two means (`_error_model`), calibrated against truth on simulated scenes.
+    of a local error model of those two means (`_error_model`), calibrated against truth on other scenes than the benchmark's:
+    rms(error / std) 0.6 to 1.3 by scene; too large in flat surroundings, where hidden texture cannot be told from none. NaN
+    where the input was kept.
     Raises FrameError where the noise is unmodelled or a parameter is no odd width or not positive.
     """
     noise = frame.known_noise("nonlocal_means")
@@ -81,7 +83,7 @@ nonlocal_means.halo = halo  # type: ignore[attr-defined]
 def _shifts(frame: Frame, patch: int, search: int) -> Array:
     """Half of the search window, (n, 2) int64: shifts after the centre in row-major order that keep the colour pattern."""
     for name, width in (("patch", patch), ("search", search)):
-        if width != int(width) or width < 3 or width % 2 == 0:
+        if not isinstance(width, int) or width < 3 or width % 2 == 0:
             raise FrameError(f"nonlocal_means: {name} {width}, expected an odd number of pixels of at least 3")
     cell = frame.geometry.cell() if isinstance(frame.geometry, Mosaic) else np.zeros((1, 1))
     alike = np.array([[_same(cell, (i, j)) for j in range(cell.shape[1])] for i in range(cell.shape[0])])
