@@ -141,6 +141,13 @@ def test_detector_round_trip_and_its_noise() -> None:
     assert np.sqrt(d.noise().b) * 3.57 == pytest.approx(10.9)
 
 
+def test_a_detector_that_leaves_quantisation_out_gives_it_back() -> None:
+    assert Detector(2.0, 3.0, step=4.0).noise().b == pytest.approx(1.5**2 + 16 / 12)
+    noise = Detector(2.0, 1.2, offset=50.0, step=1.0).noise()
+    analog = Detector(2.0, 1.2, offset=50.0).noise().sample(np.full(200000, 80.0), np.random.default_rng(8))
+    assert np.rint(analog).var() == pytest.approx(float(noise.variance(np.array(80.0))), rel=0.015)
+
+
 def test_read_noise_is_no_offset() -> None:
     """Regression: electrons = ADU * gain - read_noise shifts black; the mean of an unexposed pixel is its offset alone."""
     noise = Detector(5.0, 3.56, offset=100.0).noise()

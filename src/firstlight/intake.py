@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,9 @@ def _from_table(frame: Frame) -> Intake:
     if frame.unit is not Unit.ADU or not camera:
         return Intake(frame, f"none: {reason.reason}")
     try:
-        row = domains.detector(camera, frame.observation.setting)
+        row = domains.detector(camera, frame.observation.setting, offset=frame.observation.offset)
     except FirstlightError as error:
         return Intake(frame, f"none: {reason.reason}; {error}")
-    if frame.observation.offset is not None:
-        row = replace(row, offset=frame.observation.offset)
     return Intake(calibrate.assign(frame, detector=row), f"table: {row.source}")
 
 
@@ -108,6 +106,8 @@ def with_bias(frame: Frame, bias: Frame) -> Frame:
     """The frame with its header's gain and read noise and, for an offset the header lacks, the bias frame's median level."""
     facts = io.stated(frame)
     if isinstance(frame.noise, Noise) or frame.unit is not Unit.ADU or not {"gain", "read_noise"} <= set(facts):
+        return frame
+    if np.ndim(facts["gain"]) or np.ndim(facts["read_noise"]):  # amplifiers differ: the user must say which
         return frame
     offset = float(np.median(np.asarray(bias.data)))
     row = Detector(facts["gain"], facts["read_noise"], offset, facts.get("saturation"), source="header, offset from the bias")
@@ -132,6 +132,6 @@ def check_white(frame: Frame, what: str = "restoring") -> None:
     if max(found.lag_y, found.lag_x) > WHITE + 3 * found.error:
         raise FrameError(
             f"{what} with a white-noise model would take noise for structure: neighbouring pixels correlate by "
-            f"{found.lag_y:.2f} (y) and {found.lag_x:.2f} (x), expected below {WHITE}; start from the frames before resampling, "
-            "or say --assume-white"
+            f"{found.lag_y:.2f} (y) and {found.lag_x:.2f} (x), expected below {WHITE}; start from the frames before "
+            "resampling, or say --assume-white"
         )

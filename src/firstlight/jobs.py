@@ -173,16 +173,8 @@ def calibrated(path: Path, options: Calibration, masters: dict[str, list[Frame]]
     if frame.unit is Unit.ADU:
         frame = cal.calibrate(frame, **one)
     if options.hot_pixels:
-        frame = _hot(frame, one["dark"])
-    return cal.flag_cosmic_rays(frame) if options.cosmic_rays else frame  # type: ignore[no-any-return]
-
-
-def _hot(frame: Frame, dark: Frame | None) -> Frame:
-    if dark is None:
-        return cal.flag_hot_pixels(frame)  # type: ignore[no-any-return]
-    hot = np.asarray(cal.flag_hot_pixels(dark).flags)
-    flags = hot if frame.flags is None else np.asarray(frame.flags) | hot
-    return frame.then("calibrate.flag_hot_pixels", {"from": "dark"}, flags=flags)
+        frame = cal.flag_hot_pixels(frame, reference=one["dark"])
+    return cal.flag_cosmic_rays(frame) if options.cosmic_rays else frame
 
 
 def _transmission(frame: Frame, path: Path) -> Frame:

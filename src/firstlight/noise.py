@@ -284,7 +284,8 @@ class Detector:
     """What a detector does to light: a row of a table, a photon-transfer result and `--detector` alike.
 
     gain [e-/ADU], read_noise [e- RMS], offset [ADU], saturation [ADU or None], each a scalar, a CFA cell or a map; their
-    standard errors in the same units or None; `source` says where the figures come from.
+    standard errors in the same units or None; `source` says where the figures come from. `step` [ADU] is the quantisation
+    step whose variance, step^2/12, read_noise leaves out (as `transfer` does); 0 where read_noise holds everything.
     """
 
     gain: Param
@@ -296,6 +297,7 @@ class Detector:
     offset_std: float | None = None
     saturation_std: float | None = None
     source: str = ""
+    step: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("gain", "read_noise", "offset"):
@@ -308,8 +310,8 @@ class Detector:
             raise FrameError("detector: read noise is negative, expected its RMS in electrons")
 
     def noise(self) -> Noise:
-        """The noise of this detector's raw counts [ADU]: a = 1/gain, b = (read_noise/gain)^2."""
-        return Noise(1 / self.gain, (self.read_noise / self.gain) ** 2, self.offset)
+        """The noise of this detector's raw counts [ADU]: a = 1/gain, b = (read_noise/gain)^2 + step^2/12."""
+        return Noise(1 / self.gain, (self.read_noise / self.gain) ** 2 + self.step**2 / 12, self.offset)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, for a JSON file."""

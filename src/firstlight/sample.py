@@ -137,8 +137,8 @@ def _photography(folder: Path, rng: np.random.Generator) -> list[dict[str, Any]]
         noise = sensor.detector.noise()
         frame = Frame(sensor.expose(scene, rng), "YX", Unit.ADU, noise, geometry=mosaic, observation=observation)
         io.write(frame, here / f"{name}.dng")
-        for side in here.glob(f"{name}.dng.*"):  # a camera leaves no companion: the DNG's own tags must do
-            side.unlink()
+        path = here / f"{name}.dng"  # a camera leaves no description of ours: the DNG's own tags must do
+        path.write_bytes(path.read_bytes().replace(b"firstlight\0{", b"somebodyXX\0{"))
         entry = {"name": f"{name} ({'X-Trans' if len(pattern) == 6 else 'Bayer'})", "domain": "photography"}
         truth = _truth(here / f"{name}_truth.npy", scene, "YX", Unit.ELECTRON, mosaic)
         out.append(entry | {"lights": [f"photography/{name}.dng"], "truth": truth})

@@ -271,7 +271,7 @@ def _result(
         doubts.append("the line meets zero signal below zero variance: read noise is not measured here; add dark or bias pairs")
     gain, gain_std, read_noise, read_noise_std = electrons(fit.slope, fit.intercept, covariance)
     source = f"photon transfer, {sum(v.used for v in bright)} levels, {sum(v.frames for v in darks)} darks"
-    detector = Detector(gain, read_noise, zero[0], None, gain_std, read_noise_std, zero[1], source=source)
+    detector = Detector(gain, read_noise, zero[0], None, gain_std, read_noise_std, zero[1], source=source, step=step)
     return Transfer(detector, (*darks, *bright), fit.slope, fit.intercept, covariance, fit.chi2, fit.dof, doubts=tuple(doubts))
 
 

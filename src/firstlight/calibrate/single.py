@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +78,9 @@ def transfer_single(
     ends = _ends(data[ok], step)
     levels = [_level(b, ends, step, structure) for b in bins]
     _refuse(levels, correlation, gain)
-    return _solve(levels, gain, offset)
+    result = _solve(levels, gain, offset)
+    detector: Detector = replace(result.detector, step=step)
+    return replace(result, detector=detector)
 
 
 def _prepare(frame: Frame, gain: float | None) -> tuple[Array, Array]:

@@ -154,7 +154,7 @@ def chart(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     texture = _blur(rng.standard_normal(shape), 0.8)
     grass = (v > 0.55) & (u > 0.55)
     rgb[grass] *= (1 + 0.6 * texture)[grass][:, None]
-    return np.clip(rgb, 0.003, 1.0)
+    return np.asarray(np.clip(rgb, 0.003, 1.0))
 
 
 def phantom_projections(
