@@ -18,7 +18,10 @@ from firstlight.noise import Detector, Noise, Unmodelled
 
 __all__ = ["Intake", "check_white", "load", "read_detector", "to_electrons", "with_bias"]
 
-WHITE = 0.05  # lag-1 correlation above which, by three of its standard errors, a white-noise model is refused
+# Lag-1 correlation above which, by three of its standard errors, a white-noise model is refused. bench/white.py: up to it
+# chi-square over its expectation stays within 0.91 to 1.03 and the std honest to 13 % on every scene, at a cost of 0.8 dB
+# (0.1: 0.25 dB); at 0.30 the first scene leaves 0.9 to 1.1. Unresolved stars in a crowded field are seen as about 0.15.
+WHITE = 0.25
 
 
 @dataclass(frozen=True, eq=False)

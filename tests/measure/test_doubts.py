@@ -69,6 +69,20 @@ def test_hot_and_flagged_pixels_do_not_matter() -> None:
     assert max(map(abs, got)) < 0.05
 
 
+def test_scattered_flagged_pixels_cost_no_cells() -> None:
+    rng = np.random.default_rng(11)
+    ramp = np.linspace(0, 300, 500)[None] + np.linspace(0, 200, 500)[:, None]
+    data = 1000 + ramp + rng.standard_normal((500, 500))
+    plain = flat_noise(frame(data))
+    hot = rng.random(data.shape) < 0.01
+    found = flat_noise(frame(np.where(hot, 4000, data)).replace(flags=hot * np.uint8(Flag.HOT)))
+    assert plain is not None
+    assert found is not None
+    assert found.error < 1.1 * plain.error
+    assert max(abs(found.lag_y), abs(found.lag_x)) < 4 * found.error
+    assert np.median(found.variance) == pytest.approx(1, abs=0.04)
+
+
 def test_a_mosaic_is_looked_at_cell_by_cell() -> None:
     rng = np.random.default_rng(4)
     level = np.array([[100.0, 300.0], [250.0, 60.0]])[np.arange(512)[:, None] % 2, np.arange(512)[None] % 2]
