@@ -122,3 +122,9 @@ def test_lazy_data_are_not_read_by_building_or_describing() -> None:
 def test_flags_are_bits() -> None:
     assert len(Flag) == 8
     assert int(Flag.SATURATED | Flag.HOT) == 5
+
+
+def test_crop_takes_plain_numbers_of_any_type_along() -> None:
+    f = frame(observation=Observation(saturation=4095, offset=np.float32(64)))
+    cut = f.crop(Box((1, 1), (3, 4))).observation
+    assert (cut.saturation, cut.offset) == (4095, 64)

@@ -109,6 +109,35 @@ def test_cropping_a_cell_commutes_with_spreading_it(h: int, w: int, y: int, x: i
     assert np.array_equal(np.broadcast_to(spread(part.b, box.shape), box.shape), whole[box.slices])
 
 
+@pytest.mark.parametrize("k", [np.linspace(0.5, 2, 24).reshape(4, 6), np.array([[1.0, 2.0], [3.0, 4.0]]), np.ones((4, 6)) * 3])
+def test_a_cell_and_a_map_scale_and_shift_each_other(k) -> None:
+    cell, shape = np.array([[1.0, 2.0], [5.0, 3.0]]), (4, 6)
+    full = np.broadcast_to(spread(cell, shape), shape)
+    mean = np.full(shape, 90.0)
+    for one in (Noise(cell, cell, offset=cell), Noise(full, full, offset=full)):
+        over = np.broadcast_to(spread(k, shape), shape)
+        expected = (full * (mean - full) + full) * over**2
+        assert one.scaled(k).variance(mean * over) == pytest.approx(expected)
+        assert one.shifted(k).variance(mean + over) == pytest.approx(expected / over**2)
+
+
+def test_half_floats_neither_overflow_nor_round() -> None:
+    y = np.array([60000, 300, 0.5], dtype=np.float16)
+    noise = Noise(2.0, 1.0, offset=0.1, c=0.01)
+    assert noise.variance(y) == pytest.approx(noise.variance(y.astype(float)), rel=1e-6)
+    assert Noise(2.0, 1.0).stabilise(y) == pytest.approx(Noise(2.0, 1.0).stabilise(y.astype(float)), rel=1e-6)
+
+
+@pytest.mark.parametrize("call", [Noise.stabilise, Noise.unstabilise])
+def test_what_cannot_be_stabilised_is_refused_both_ways(call) -> None:
+    for noise, message in (
+        (Noise(np.array([1.0, -1.0]), 1.0), "negative gain"),
+        (Noise(np.array([1.0, 0.0]), 0.0), "without noise"),
+    ):
+        with pytest.raises(FrameError, match=message):
+            call(noise, np.ones(2))
+
+
 def test_negative_gain_of_one_pixel_still_has_positive_variance() -> None:
     noise = Noise(np.array([1.0, -2.68]), np.array([2.6, 1696.0]), offset=100.0)
     assert (noise.variance(np.array([[150.0, 50.0]])) > 0).all()

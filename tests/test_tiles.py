@@ -58,6 +58,25 @@ def test_tapered_blend_of_constants_stays_between_and_has_no_seam_at_the_border(
     assert 0.2 < out.mean() < 0.8
 
 
+def test_tapered_blend_of_tiles_that_differ_is_the_rounded_mean_in_any_dtype() -> None:
+    tiles = plan((40,), 16, 4)
+    blocks = [np.full(t.read.shape, 200.0 if t.number % 2 else 3.0) for t in tiles]
+    exact = blend(zip(tiles, blocks, strict=True), np.zeros(40), taper=True)
+    for dtype in (np.uint8, np.int16, np.uint32, np.float16):
+        out = blend([(t, b.astype(dtype)) for t, b in zip(tiles, blocks, strict=True)], np.zeros(40, dtype), taper=True)
+        assert out.dtype == dtype
+        assert np.abs(out - exact).max() <= (0.5 + 1e-4 if np.dtype(dtype).kind in "iu" else 0.1)
+
+
+def test_tapered_blend_keeps_what_is_not_finite() -> None:
+    image = np.ones((20, 20), np.float32)
+    image[5:9], image[3, 3], image[:, 12] = np.inf, np.nan, -np.inf
+    for halo in (0, 2):
+        out = np.full_like(image, np.nan)
+        blend(((t, cut(image, t)) for t in plan((20, 20), 8, halo)), out, taper=True)
+        assert np.array_equal(out, image, equal_nan=True)
+
+
 def test_tapered_blend_weights_do_not_depend_on_order() -> None:
     rng = np.random.default_rng(3)
     tiles = plan((40, 50), 16, 4)

@@ -61,12 +61,33 @@ def spread(value: Param, shape: Sequence[int]) -> Param:
 
 def crop_map(value: Any, shape: Sequence[int], box: Box) -> Any:
     """The part of a parameter or map inside `box`, for data of `shape`; a CFA cell is rolled to the new origin."""
-    if value is None or isinstance(value, float):
+    if value is None or np.ndim(value) == 0:
         return value
     if not _fits(value.shape, shape):
         return np.roll(value, [-box.start[-2], -box.start[-1]], axis=(0, 1)) if np.ndim(value) == 2 else spread(value, shape)
     tail = box.slices[box.ndim - len(value.shape) :]
     return value[tuple(slice(0, 1) if m == 1 else s for m, s in zip(value.shape, tail, strict=True))]
+
+
+def _matched(p: Param, q: Param) -> tuple[Param, Param]:
+    """Two parameters of one frame; where one is a CFA cell and the other a map of the data, the cell is tiled over the map."""
+    if isinstance(p, float) or np.ndim(q) == 0 or _fits(p.shape, np.shape(q)) or _fits(np.shape(q), p.shape):
+        return p, q
+    q = np.asarray(q)
+    return (spread(p, q.shape), q) if p.size < q.size else (p, spread(q, p.shape))
+
+
+def _times(p: Param, k: Param) -> Param:
+    if isinstance(p, float) and p == 0:  # no map of zeros
+        return p
+    p, k = _matched(p, k)
+    return p * k
+
+
+def _single(x: ArrayLike) -> Array:
+    """As an array, half floats as float32: they end at 65504."""
+    x = np.asarray(x)
+    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 @dataclass(frozen=True)
@@ -102,7 +123,7 @@ class Noise:
 
     def variance(self, mean: ArrayLike) -> Array:
         """Variance [unit^2] of a pixel whose mean is `mean` [unit]; no shot noise where the mean lies below the offset."""
-        mean = np.asarray(mean)
+        mean = _single(mean)
         a, b, offset, c, d = self._each(mean.shape)
         s = mean - offset
         s = np.where(a * s < 0, 0, s)  # the sign of a pixel's gain may be negative on sCMOS maps
@@ -120,11 +141,13 @@ class Noise:
 
     def shifted(self, k: Param) -> Noise:
         """The noise after adding `k` [unit] to the data."""
-        return replace(self, offset=self.offset + k)
+        offset, k = _matched(self.offset, k)
+        return replace(self, offset=offset + k)
 
     def scaled(self, k: Param) -> Noise:
         """The noise after multiplying the data by `k` [new unit / unit]."""
-        return replace(self, a=self.a * k, b=self.b * k * k, offset=self.offset * k, d=self.d * k * k)
+        a, b, offset, d = (_times(p, q) for p, q in ((self.a, k), (self.b, k * k), (self.offset, k), (self.d, k * k)))
+        return replace(self, a=a, b=b, offset=offset, d=d)
 
     def averaged(self, n: int) -> Noise:
         """The noise of the mean of `n` frames with independent noise and shared master frames."""
@@ -139,10 +162,12 @@ class Noise:
     def stabilise(self, y: ArrayLike) -> Array:
         """Generalised Anscombe transform of data `y` [unit]: about unit variance at every signal level.
 
-        (2/a) sqrt(a s + 3/8 a^2 + b), Starck, Murtagh & Bijaoui 1998; with c > 0 the integral of 1/sqrt(var).
+        (2/a) sqrt(a s + 3/8 a^2 + b), Starck, Murtagh & Bijaoui 1998; with c > 0 the integral of 1/sqrt(var). Raises
+        FrameError for a negative gain, or where there is no noise at zero signal and none from photons.
         """
-        y = np.asarray(y)
+        y = _single(y)
         a, b, offset, c, d = self._each(y.shape)
+        _stabilisable(a, b, d)
         z = _stabilise(y - offset, a, b + d, c)
         return np.asarray(z, dtype=np.result_type(y.dtype, np.float32))
 
@@ -150,22 +175,29 @@ class Noise:
         """The mean [unit] whose stabilised data average to `z`: the exact unbiased inverse, by table.
 
         Makitalo & Foi 2013 with E[stabilise(Y) | mean] computed for this read noise; continued as a straight line below
-        zero signal, where clipping would bias dark regions upwards.
+        zero signal, where clipping would bias dark regions upwards. With c > 0 or a = 0 somewhere the inverse is of second
+        order instead. Raises FrameError as `stabilise` does.
         """
         z = np.asarray(z, dtype=np.float64)
         a, b, offset, c, d = self._each(z.shape)
+        _stabilisable(a, b, d)
         if np.any(np.asarray(c) > 0) or not np.all(np.asarray(a) > 0):
             return np.asarray(_invert_general(z, a, b + d, c) + offset)
         return np.asarray(a * _invert_exact(z, np.sqrt(b + d) / a) + offset)
 
 
-def _stabilise(s: Array, a: Param, b: Param, c: Param) -> Array:
-    if np.all(np.asarray(a) > 0) and not np.any(np.asarray(c) > 0):
-        return np.asarray((2 / a) * np.sqrt(np.maximum(a * s + (0.375 * a * a + b), 0)))
+def _stabilisable(a: Param, b: Param, d: Param) -> None:
     if np.any(np.asarray(a) < 0):
         raise FrameError(
             "noise: a negative gain cannot be stabilised; flag those pixels as defect and give them a positive gain"
         )
+    if np.any((np.asarray(a) == 0) & (np.asarray(b) + d == 0)):
+        raise FrameError("noise: a pixel without noise (a, b and d are 0) cannot be stabilised; give it its read noise")
+
+
+def _stabilise(s: Array, a: Param, b: Param, c: Param) -> Array:
+    if np.all(np.asarray(a) > 0) and not np.any(np.asarray(c) > 0):
+        return np.asarray((2 / a) * np.sqrt(np.maximum(a * s + (0.375 * a * a + b), 0)))
     # integral of ds / sqrt(v), v = c s^2 + a s + v0, v0 = b + 3/8 a^2, in a form that is stable as c -> 0 and a -> 0
     s = s.astype(np.float64)
     c, v0 = np.maximum(c, 1e-12), np.asarray(b + 0.375 * a * a)

@@ -160,9 +160,14 @@ def _blend_tapered(tile: Tile, block: Array, out: Any, total: Array, whole: Box)
     here = _tail(inside)
     total[inside.slices] += weight
     share = weight / total[inside.slices]
-    old = out[here]
     new = block[_tail(inside.within(tile.read))]
-    out[here] = np.where(share == 1, new, old + share * (new - old))
+    # whole numbers are blended as floats and rounded: differences of unsigned ones would wrap, halves would be cut
+    whole_numbers = np.dtype(out.dtype).kind in "iu"
+    real = np.result_type(new.dtype, np.float64 if whole_numbers else np.float32)
+    old = np.asarray(out[here], dtype=real)
+    with np.errstate(invalid="ignore"):  # inf - inf, and what an empty array held before
+        mixed = old + share * (new - old)
+    out[here] = np.where((share == 1) | (new == old), new, np.rint(mixed) if whole_numbers else mixed)
 
 
 def _tail(box: Box) -> Any:

@@ -243,3 +243,33 @@ def test_the_files_own_black_level_serves_where_the_noise_is_unknown():
         with pytest.raises(FrameError):
             calibrate.subtract_offset(done)
     assert calibrate.to_electrons(calibrate.subtract_offset(f), gain=2.0).data[1, 1] == 14.0
+
+
+def test_a_gain_and_a_read_noise_per_cell_go_through_the_whole_chain():
+    """Regression: a CFA cell of gains met a map of the frame and failed to broadcast; cells stay cells where they can."""
+    gain, read_noise, offset = (
+        np.array([[1.0, 2.0], [4.0, 0.5]]),
+        np.array([[3.0, 1.0], [2.0, 5.0]]),
+        np.array([[0.0, 8.0], [9.0, 3]]),
+    )
+    rng, shape = np.random.default_rng(7), (400, 500)
+    cells = Detector(gain, read_noise, offset, source="cells")
+    full = [np.tile(k, (200, 250)) for k in (gain, read_noise, offset)]
+    electrons = 50.0 + np.arange(500) / 10
+
+    def exposed(mean):
+        return raw(Detector(*full).noise().sample(full[2] + mean / full[0] * np.ones(shape), rng), cells)
+
+    one = calibrate.to_electrons(exposed(electrons))
+    assert one.noise.a == pytest.approx(np.ones((2, 2)))
+    assert one.noise.b == pytest.approx(read_noise**2)
+    bias = calibrate.master([exposed(0.0) for _ in range(4)])
+    flat = calibrate.subtract_bias(calibrate.master([exposed(20000.0) for _ in range(4)]), bias=bias)
+    light = calibrate.to_electrons(calibrate.subtract_bias(exposed(electrons), bias=bias))
+    flattened = calibrate.divide_flat(
+        light, flat=flat.replace(data=flat.data * full[0] / 20000, noise=flat.noise.scaled(full[0] / 20000))
+    )
+    for done in (one, light, flattened):
+        z2 = (done.data - electrons) ** 2 / done.noise.variance(np.broadcast_to(electrons, shape))
+        for y, x in np.ndindex(2, 2):
+            assert z2[y::2, x::2].mean() == pytest.approx(1, abs=4.5 * np.sqrt(2 / 50000) + 0.005)
