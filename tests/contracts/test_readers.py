@@ -185,7 +185,7 @@ def test_every_suffix_that_can_be_written_has_a_row() -> None:
 
 @pytest.mark.parametrize(
     ("form", "dtype", "axes"),
-    [(f, d, a) for f in FORMATS for d, a in {*product(f.dtypes, f.axes[:1]), *product(f.dtypes[:1], f.axes)}],
+    [(f, d, a) for f in FORMATS for d, a in dict.fromkeys([*product(f.dtypes, f.axes[:1]), *product(f.dtypes[:1], f.axes)])],
     ids=lambda v: v.suffix if isinstance(v, Format) else v,
 )
 def test_data_of_every_type_and_axes_return_bit_by_bit(form: Format, dtype: str, axes: str, tmp_path: Path) -> None:
