@@ -23,9 +23,12 @@ __all__ = ["assign", "assign_maps", "documented", "flag_saturated", "subtract_of
 
 Array = NDArray[Any]
 OFFSET_STEPS = frozenset(
-    f"calibrate.{k}" for k in ("subtract_offset", "subtract_bias", "subtract_dark", "to_electrons", "documented")
+    f"calibrate.{k}"
+    for k in ("subtract_offset", "subtract_bias", "subtract_dark", "to_electrons", "documented", "transmission")
 )
-MAP_STEPS = frozenset(f"calibrate.{k}" for k in ("subtract_bias", "subtract_dark", "divide_flat", "combine", "master"))
+MAP_STEPS = frozenset(
+    f"calibrate.{k}" for k in ("subtract_bias", "subtract_dark", "divide_flat", "combine", "master", "transmission")
+)
 GAIN_STEPS = frozenset(f"calibrate.{k}" for k in ("divide_flat", "combine", "master"))
 
 
