@@ -84,7 +84,7 @@ def test_the_halo_is_no_larger_than_needed() -> None:
     frame = observed(scene((64, 64)), READ)
     other = frame.data.copy()
     reach = halo(frame)
-    assert nonlocal_means.halo(frame, patch=3, search=5) < reach
+    assert halo(frame, patch=3, search=5) < reach
     other[32, 32] += 3
     moved = np.argwhere(nonlocal_means(frame).data != nonlocal_means(frame.replace(data=other)).data)
     assert 7 <= np.abs(moved - 32).max() <= reach
@@ -123,6 +123,33 @@ def test_unflagged_nan_counts_as_no_data_and_a_lone_hole_stays() -> None:
     assert np.isnan(out.data[:, :25]).all()
     assert np.isfinite(out.data[:, 35:]).all()
     assert out.data[:, 35:].mean() == pytest.approx(20, abs=0.5)
+
+
+@pytest.mark.parametrize("noise", [READ, Noise(1.0, np.full((64, 64), 4.0))])
+@pytest.mark.parametrize("value", [1e19, 1e30, -3.4e38, 3e38])
+def test_an_absurd_value_counts_as_no_data(noise: Noise, value: float) -> None:
+    """Regression: its square overflowed float32, and up to 262 pixels around it became NaN."""
+    frame = observed(np.full((64, 64), 20.0), noise)
+    flags = np.zeros((64, 64), np.uint8)
+    flags[28:33, 33] = Flag.HOT
+    data = frame.data.copy()
+    data[30, 30] = value
+    out = nonlocal_means(frame.replace(data=data, flags=flags))
+    flags[30, 30] = Flag.NO_DATA
+    same = nonlocal_means(frame.replace(flags=flags))
+    np.testing.assert_array_equal(out.data, same.data)
+    np.testing.assert_array_equal(out.std, same.std)
+
+
+def test_two_threads_give_what_one_gives() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    frames = [observed(scene((90, 200), seed=k), READ, seed=k) for k in range(4)]
+    with ThreadPoolExecutor(2) as pool:
+        for out, frame in zip(pool.map(nonlocal_means, frames), frames, strict=True):
+            one = nonlocal_means(frame)
+            np.testing.assert_array_equal(out.data, one.data)
+            np.testing.assert_array_equal(out.std, one.std)
 
 
 def test_a_border_flag_word_without_doubt_is_no_flag() -> None:

@@ -28,6 +28,7 @@ RESIDUAL = 7  # window [px] over which the residual is compared with noise
 LEFT = 1.2  # its mean square beyond which it holds signal
 ERROR = (-1.09, -0.140, 0.649, -0.116, -0.087, 0.677, 4.73, 0.0682, -0.0098, -0.0728)
 EDGE = 1 + RESIDUAL // 2  # the two means are compared over 3 x 3
+HUGE = 1e15  # standard deviations at zero signal: squares beyond overflow float32, so that one such pixel makes others NaN
 PILOT = 9  # window [px] of the local mean that precisions are taken from, three pixels of a phase at least
 
 
@@ -45,9 +46,10 @@ def nonlocal_means(frame: Frame, *, patch: int = 5, search: int = 15, strength: 
     the data themselves are averaged, each weighed by the inverse of its variance, and distances are (y_i - y_j)^2 /
     (v_i + v_j): of expectation 1 for equal Poisson means. That assumes that equal light gives equal values: flat-field first.
 
-    Flagged pixels (saturated, cosmic ray, hot, dead, defect, no data) and non-finite ones weigh nothing in distances or
-    means; each gets the estimate from its unflagged neighbours, saturated ones keep their value, a lower bound. Where no
-    unflagged pixel lies in the window, the input stays.
+    Flagged pixels (saturated, cosmic ray, hot, dead, defect, no data) and non-finite ones (or 1e15 standard deviations and
+    more from zero signal, as files fill holes with -3e38) weigh nothing in distances or means; each gets the estimate from
+    its unflagged neighbours, saturated ones keep their value, a lower bound. Where no unflagged pixel lies in the window, the
+    input stays.
 
     The estimate is Buades, Coll & Morel 2005 with two weightings at once, mixed by their local difference; `std` is the root
     of a local error model of those two means (`_error_model`), calibrated against truth on other scenes than the benchmark's:
@@ -136,8 +138,9 @@ def _restore(
     """One plane, float32 (Y, X) [unit]; its standard error goes into `error` where wanted, NaN where the input was kept."""
     if not any(np.any(np.asarray(p)) for p in (noise.a, noise.b, noise.c, noise.d)):
         return data.astype(np.float32)
-    good, keep = _trusted(data, flags)
     offset = spread(noise.offset, data.shape)
+    good, keep = _trusted(data, flags)
+    good &= np.abs(np.where(good, data, offset) - offset) < HUGE * np.sqrt(_least(noise, data.shape))
     values = np.where(good, data, offset).astype(np.result_type(data.dtype, np.float32), copy=False)
     signal = (values - offset).astype(np.float32)
     if _uniform(noise, shifts):
@@ -180,7 +183,7 @@ def _return_texture(signal: Array, good: Array, mean: Array, variance: Array, no
 def _weights(values: Array, good: Array, noise: Noise, period: tuple[int, int]) -> tuple[Array, Array]:
     """Variances for distances, from each pixel's own value, and precisions for means, from a local mean: (Y, X) float32."""
     least = np.maximum(0.1 * np.square(spread(noise.a, values.shape)), 1e-20)  # a tenth of one quantum: two zeros are alike
-    trust = good / np.maximum(noise.variance(np.broadcast_to(noise.offset, values.shape)), least)
+    trust = good / _least(noise, values.shape)
     pilot = values.astype(trust.dtype)
     for phase in np.ndindex(period):
         own = tuple(slice(first, None, step) for first, step in zip(phase, period, strict=True))
@@ -190,6 +193,12 @@ def _weights(values: Array, good: Array, noise: Noise, period: tuple[int, int]) 
         np.divide(total, weight, out=pilot[own], where=weight > 0)
     var = np.maximum(noise.variance(values), least)
     return var.astype(np.float32), (good / np.maximum(noise.variance(pilot), least)).astype(np.float32)
+
+
+def _least(noise: Noise, shape: tuple[int, ...]) -> Array:
+    """Variance [unit^2] at zero signal, (Y, X), a tenth of one quantum at least."""
+    offset = np.broadcast_to(spread(noise.offset, shape), shape)
+    return np.maximum(noise.variance(offset), np.maximum(0.1 * np.square(spread(noise.a, shape)), 1e-20))
 
 
 def _average(z: Array, var: Array, prec: Array, shifts: Array, patch: int, strength: float) -> tuple[Array, tuple[Array, ...]]:
