@@ -146,12 +146,14 @@ def test_bad_files_give_one_line_and_nothing_else(command: str, kind: str, suffi
         (["restore", "{raw}", "-o", "{dir}/x.fits", "--detector", "gain=a"], "gain=2.1"),
         (["info", "{raw}", "--unit", "photons"], "expected one of"),
         (["info", "{raw}", "--ext", "SCI,7"], "SCI,7"),
-        (["transfer", "{raw}", "{raw}"], "dark"),
+        (["transfer", "{raw}", "{raw}"], "twice"),
+        (["transfer", "{raw}", "{dir}/copy.fits"], "dark"),
         (["check", "{dir}/no.toml"], "no.toml"),
     ],
 )
 def test_usage_errors_exit_2(argv, message: str, counts: Path, tmp_path: Path, capsys) -> None:
     before = counts.read_bytes()
+    (tmp_path / "copy.fits").write_bytes(before)
     assert main([a.format(raw=counts, dir=tmp_path) for a in argv]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
@@ -216,3 +218,153 @@ def test_interrupt_leaves_nothing_half_written(counts: Path, tmp_path: Path, mon
     assert main(["restore", str(counts), "-o", str(tmp_path / "o.fits")]) == 130
     assert sorted(tmp_path.iterdir()) == before
     assert "interrupted" in capsys.readouterr().err
+
+
+def shell(*argv: str, **kw: object) -> subprocess.CompletedProcess[bytes]:
+    code = "import sys; from firstlight.cli import main; sys.exit(main())"
+    return subprocess.run([sys.executable, "-c", code, *argv], stderr=subprocess.PIPE, check=False, **kw)  # type: ignore[call-overload]
+
+
+def test_a_bad_file_among_several_is_said_and_the_others_are_restored(counts: Path, tmp_path: Path, capsys) -> None:
+    bad, good = tmp_path / "bad.fits", tmp_path / "good.fits"
+    bad.write_bytes(counts.read_bytes()[:4000])
+    good.write_bytes(counts.read_bytes())
+    for command in ("restore", "calibrate"):
+        assert main([command, str(bad), str(good), "-o", str(tmp_path / command), "--json"]) == 2
+        captured = capsys.readouterr()
+        rows = json.loads(captured.out)
+        assert rows[0]["output"] is None
+        assert "truncated" in rows[0]["error"]
+        assert Path(rows[1]["output"]).is_file()
+        assert captured.err.count("\n") == 1
+        assert "bad.fits" in captured.err
+
+
+def test_an_error_of_a_step_names_the_file(counts: Path, tmp_path: Path, capsys) -> None:
+    np.save(tmp_path / "no gain.npy", np.asarray(io.read(counts).data))
+    assert main(["restore", str(tmp_path / "no gain.npy"), "-o", str(tmp_path / "o.npy")]) == 2
+    assert "no gain.npy" in capsys.readouterr().err
+    np.save(tmp_path / "no gain.npy", np.full((64, 64), 7, np.uint16))
+    assert main(["transfer", str(tmp_path / "no gain.npy")]) == 2
+    assert "no gain.npy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["there/sub", "there", "o.fist", "/dev/null"])
+def test_an_output_that_cannot_be_is_one_line(name: str, counts: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "there").write_text("a file")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["restore", str(counts), "-o", str(tmp_path / name)]) == 2
+    captured = capsys.readouterr()
+    assert name in captured.err
+    assert captured.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["none", ".gz", "none.gz", "none.fits"])
+def test_a_failing_command_makes_no_folder(name: str, tmp_path: Path, capsys) -> None:
+    assert main(["restore", str(tmp_path / name), "-o", str(tmp_path / "new")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_counts_once(counts: Path, tmp_path: Path, capsys) -> None:
+    alias = tmp_path / "alias.fits"
+    alias.symlink_to(counts)
+    for argv in (
+        ["calibrate", str(counts), str(alias), "--stack"],
+        ["calibrate", str(counts), "--bias", str(alias)],
+        ["calibrate", str(tmp_path / "x.fits"), "--bias", str(counts), str(alias)],
+    ):
+        assert main([*argv, "-o", str(tmp_path / "o.fits")]) == 2
+        assert "twice" in capsys.readouterr().err
+    assert main(["transfer", str(counts), str(alias), "--darks", str(counts)]) == 2
+    assert "twice" in capsys.readouterr().err
+
+
+def test_warnings_are_one_line_and_an_error_stands_alone(counts: Path, tmp_path: Path) -> None:
+    frame = io.read(counts)
+    data = np.asarray(frame.data, dtype=float)
+    data[5, 5] = 1e300
+    io.write(frame.replace(data=data), tmp_path / "huge.npy")
+    done = shell("restore", str(tmp_path / "huge.npy"), "-o", str(tmp_path / "o.npy"), "--json", stdout=subprocess.PIPE)
+    assert done.returncode == 0
+    json.loads(done.stdout)
+    lines = done.stderr.decode().splitlines()
+    assert lines
+    assert all(line.startswith("firstlight: warning: ") for line in lines)
+    with (tmp_path / "bomb.npy").open("wb") as f:
+        np.lib.format.write_array_header_1_0(f, {"descr": "<u2", "fortran_order": False, "shape": (2**31, 2**31, 2**31)})
+    done = shell("info", str(tmp_path / "bomb.npy"), stdout=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_standard_output_that_cannot_take_the_text(counts: Path, monkeypatch) -> None:
+    better = shell("info", str(counts), stdout=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"})
+    assert (better.returncode, better.stderr) == (0, b"")
+    with Path("/dev/full").open("wb") as full:
+        done = shell("info", str(counts), "--json", stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_termination_leaves_nothing_half_written(counts: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom firstlight import scale\nfrom firstlight.cli import main\n"
+        "scale.map_blocks = lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM)\nsys.exit(main())"
+    )
+    before = sorted(tmp_path.iterdir())
+    argv = [sys.executable, "-c", code, "restore", str(counts), "-o", str(tmp_path / "o.fits")]
+    done = subprocess.run(argv, capture_output=True, check=False)
+    assert done.returncode == 143
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_formats_come_out_as_they_went_in(tmp_path: Path, capsys) -> None:
+    data = np.random.default_rng(3).poisson(90.0, (2, 24, 28)).astype(np.uint16)
+    frame = Frame(data, "CYX", Unit.ADU, Noise(1.0, 4.0, 0.0))
+    for suffix in (".dv", ".mrc", ".ome.tif", ".tif", ".npy", ".zarr", ".h5", ".fits", ".fits.gz", ".fit"):
+        path = tmp_path / f"a.b{suffix}"
+        io.write(frame.replace(axes="ZYX") if suffix == ".mrc" else frame, path)
+        assert main(["restore", str(path), "-o", str(tmp_path / "out"), "--detector", "gain=1,read_noise=2,offset=0"]) == 0
+        assert (tmp_path / "out" / path.name).exists(), capsys.readouterr().out
+
+
+def test_info_counts_flags_and_does_not_doubt_what_is_restored(tmp_path: Path, capsys) -> None:
+    data = np.full((64, 64), 200, dtype=np.uint16) + np.random.default_rng(2).integers(-9, 10, (64, 64)).astype(np.uint16)
+    data[3, 4] = 4095
+    seen = Observation(exposure=300.0, saturation=4095.0)
+    io.write(Frame(data, "YX", Unit.ADU, Noise(0.5, 4.0, 100.0), observation=seen), tmp_path / "a.npy")
+    assert main(["info", str(tmp_path / "a.npy"), "--json"]) == 0
+    assert out(capsys)["flags"] == {"saturated": 1}
+    assert main(["calibrate", str(tmp_path / "a.npy"), "-o", str(tmp_path / "c.npy")]) == 0
+    assert main(["restore", str(tmp_path / "c.npy"), "-o", str(tmp_path / "r.npy")]) == 0
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "r.npy"), "--json"]) == 0
+    assert out(capsys)["doubts"] == []
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".zarr"])
+def test_an_image_without_pixels_is_refused(suffix: str, tmp_path: Path, capsys) -> None:
+    import zarr
+
+    empty = np.zeros((0, 40, 40), np.uint16)
+    path = tmp_path / f"a{suffix}"
+    np.save(path, empty) if suffix == ".npy" else zarr.save_array(str(path), empty)
+    for command in (["info"], ["measure"], ["restore", "-o", str(tmp_path / "o.npy")]):
+        assert main([command[0], str(path), *command[1:]]) == 2
+        assert "at least one pixel" in capsys.readouterr().err
+
+
+def test_demo_keeps_files_of_like_names_apart_and_goes_on(counts: Path, tmp_path: Path, capsys) -> None:
+    data = tmp_path / "my data"
+    data.mkdir()
+    for name in ("a b.fits", "a_b.fits"):
+        (data / name).write_bytes(counts.read_bytes())
+    (data / "cut.fits").write_bytes(counts.read_bytes()[:3000])
+    assert main(["demo", str(data), "-o", str(data), "--json"]) == 0
+    rows = out(capsys)
+    assert [r["restored"] is None for r in rows] == [False, False, True]
+    assert len({r["restored"] for r in rows}) == 3
+    assert main(["demo", str(data), "-o", str(tmp_path / "o")]) == 0
+    assert "cut.fits: " in capsys.readouterr().out

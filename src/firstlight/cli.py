@@ -1,13 +1,19 @@
 """The command line. Imports nothing but cyclopts; every command imports its own work when it runs.
 
-Exit codes: 0 good, 1 a check failed, 2 bad input or usage, 130 interrupted. With --json, standard output holds JSON alone.
+Exit codes: 0 good, 1 a check failed, 2 bad input or usage, 130 interrupted, 143 terminated.
+With --json, standard output holds JSON alone.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,10 +41,15 @@ Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 MaybeOut = Annotated[Path | None, Parameter(name=["--out", "-o"])]
 
 
-def _say(text: Any, json: bool = False) -> None:
-    from rich.console import Console
+def _say(text: Any) -> None:
+    if not isinstance(text, str):
+        from rich.console import Console
 
-    Console(stderr=json, highlight=False, soft_wrap=True, markup=False).print(text)
+        console = Console(highlight=False, soft_wrap=True, markup=False)
+        with console.capture() as shown:
+            console.print(text)
+        text = shown.get().removesuffix("\n")
+    sys.stdout.write(f"{text}\n")
 
 
 def _emit(result: Any, json: bool, text: Callable[[], Any]) -> None:
@@ -48,6 +59,17 @@ def _emit(result: Any, json: bool, text: Callable[[], Any]) -> None:
         sys.stdout.write(dumps(result, indent=1, allow_nan=False) + "\n")
     else:
         _say(text())
+
+
+def _emit_rows(rows: list[dict[str, Any]], json: bool) -> int:
+    """Rows of files done; files that failed among several go to standard error, one line each, and make the exit code 2."""
+    failed = [r["error"] for r in rows if "error" in r]
+    done = [f"{r['input']} -> {r['output']}  {r['summary']}" for r in rows if "error" not in r]
+    if json or done:
+        _emit(rows, json, lambda: _lines(done))
+    for error in failed:
+        sys.stderr.write(f"firstlight: {error}\n")
+    return 2 if failed else 0
 
 
 @app.command
@@ -124,8 +146,7 @@ def calibrate(
     options = jobs.Calibration(bias or [], dark or [], flat or [], detector, unit, cosmic_rays, hot_pixels)
     with _progress(json) as tick:
         rows = jobs.calibrate(lights, out, options, stack=stack, tick=tick)
-    _emit(rows, json, lambda: _lines(f"{r['input']} -> {r['output']}  {r['summary']}" for r in rows))
-    return 0
+    return _emit_rows(rows, json)
 
 
 @app.command
@@ -211,8 +232,7 @@ def restore(
     options = jobs.Restoration(detector, unit, ext, strength, std, to, _bytes(memory), assume_white, resume)
     with _progress(json) as tick:
         rows = jobs.restore(files, out, options, tick)
-    _emit(rows, json, lambda: _lines(f"{r['input']} -> {r['output']}  {r['summary']}" for r in rows))
-    return 0
+    return _emit_rows(rows, json)
 
 
 @app.command
@@ -384,20 +404,66 @@ def _progress(json: bool) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
 
 
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Warnings as one line each, after the command; one that fails says its error alone."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for text in dict.fromkeys(" ".join(str(w.message).split()) for w in caught):
+        sys.stderr.write(f"firstlight: warning: {text}\n")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Being told to end (SIGTERM, or SIGHUP unless it is ignored) unwinds like Ctrl-C, so that nothing half-written stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [s for s in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)) if signal.getsignal(s) == signal.SIG_DFL]
+
+    def stop(number: int, stack: object) -> None:
+        sys.stderr.write("firstlight: terminated; finished outputs are whole, the one under way was removed\n")
+        raise SystemExit(128 + number)
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _close_output() -> None:
+    """Whatever standard output could not take is dropped, so that the interpreter does not fail on it at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (and exits with it as a console script)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name, or a sign, that the terminal's encoding lacks
     try:
-        result = app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
+        with _stoppable(), _one_line_warnings():
+            result = app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
         sys.stderr.write(f"firstlight: {' '.join(str(error).split())}; see `firstlight --help`\n")
     except FirstlightError as error:
-        sys.stderr.write(f"firstlight: {error}\n")
+        sys.stderr.write(f"firstlight: {' '.join(str(error).split())}\n")
     except KeyboardInterrupt:
         sys.stderr.write("firstlight: interrupted; finished outputs are whole, the one under way was removed\n")
         return 130
     except BrokenPipeError:
+        _close_output()
         return 141
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"firstlight: {where}{error.strerror or ' '.join(str(error).split())}\n")
+        _close_output()
     except MemoryError:
         sys.stderr.write("firstlight: out of memory; give a smaller --memory or a machine with more\n")
     return 2

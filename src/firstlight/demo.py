@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from firstlight import calibrate as cal
-from firstlight import intake, io, jobs
+from firstlight import intake, io, jobs, outputs
 from firstlight import measure as mea
-from firstlight.errors import FirstlightError, ReadError, WriteError
+from firstlight.errors import FirstlightError, ReadError
 from firstlight.frame import Frame, Unit
 from firstlight.noise import Unmodelled
 from firstlight.sample import write_sample
@@ -39,16 +39,13 @@ def run(out: Path, data: Path | None, *, detector: str | None, tick: Tick) -> tu
     reason and the job goes on; on the sample set that is an error. Raises ReadError where there is nothing to read.
     """
     start = time.perf_counter()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{out}: cannot be made a folder ({error.strerror or error})") from error
     cases = _sample(out, tick) if data is None else _own(data, out, detector)
+    outputs.folder(out / "restored")
     rows, entries = [], []
-    for i, case in enumerate(cases):
+    for i, (case, goal) in enumerate(zip(cases, _goals(cases, out / "restored"), strict=True)):
         tick(i, len(cases), case.name)
         try:
-            row, entry = _one(case, out)
+            row, entry = _one(case, goal)
             entries.append(entry)
         except FirstlightError as error:
             if data is None:
@@ -61,7 +58,7 @@ def run(out: Path, data: Path | None, *, detector: str | None, tick: Tick) -> tu
 
 
 def _sample(out: Path, tick: Tick) -> list[Case]:
-    folder = out / "sample"
+    folder = outputs.folder(out / "sample")
     tick(0, 1, "writing the sample set")
     manifest = write_sample(folder)
     return [_sample_case(folder, entry, out) for entry in manifest["entries"]]
@@ -87,26 +84,35 @@ def _sample_case(folder: Path, entry: dict[str, Any], out: Path) -> Case:
 def _own(data: Path, out: Path, detector: str | None) -> list[Case]:
     if not data.exists():
         raise ReadError(f"{data}: no such file or folder")
-    files = [data] if data.is_file() or data.suffix == ".zarr" else sorted(p for p in data.rglob("*") if _ours(p, out))
+    files = [data] if data.is_file() or data.suffix == ".zarr" else sorted(p for p in data.rglob("*") if _ours(p, data, out))
     if not files:
         raise ReadError(f"{data}: no file in it that firstlight reads; expected one of {', '.join(io.FORMATS)}")
     options = jobs.Calibration(detector=detector)
     return [Case(p.name if data.is_file() else str(p.relative_to(data)), p, options) for p in files]
 
 
-def _ours(path: Path, out: Path) -> bool:
+def _ours(path: Path, data: Path, out: Path) -> bool:
     suffixes = [s.lower() for s in path.suffixes if s.lower() not in (".gz", ".bz2")]
-    hidden = path.name.startswith(".") or out.resolve() in path.resolve().parents
+    made = [out / "restored", out / "sample"] if out.resolve() == data.resolve() else [out]
+    hidden = path.name.startswith(".") or any(m.resolve() in path.resolve().parents for m in made)
     companion = path.suffix == ".npy" and len(suffixes) > 1 and suffixes[-2].strip(".") in ("std", "flags", "psf")
     inside = any(p.suffix == ".zarr" for p in path.parents)
     return bool(suffixes) and suffixes[-1] in io.FORMATS and not (hidden or companion or inside)
 
 
-def _one(case: Case, out: Path) -> tuple[dict[str, Any], mea.Entry]:
+def _goals(cases: list[Case], folder: Path) -> list[Path]:
+    """A file in `folder` for each case, named after it; names that would meet are numbered."""
+    goals: list[Path] = []
+    for case in cases:
+        name = re.sub(r"[^\w.-]+", "_", outputs.stem(Path(case.name))).strip("_")
+        suffix = outputs.target(case.light, folder, True).name.removeprefix(outputs.stem(case.light))
+        numbered = (folder / f"{name}{n}{suffix}" for n in ("", *(f"_{i}" for i in range(2, len(cases) + 2))))
+        goals.append(next(g for g in numbered if g not in goals))
+    return goals
+
+
+def _one(case: Case, goal: Path) -> tuple[dict[str, Any], mea.Entry]:
     frame, source = _ready(case)
-    stem = re.sub(r"[^\w.-]+", "_", jobs.stem(Path(case.name))).strip("_")
-    goal = jobs.target(case.light, out / "restored", True)
-    goal = goal.with_name(goal.name.replace(jobs.stem(case.light), stem, 1))
     jobs.restored(frame, goal, jobs.Restoration(std=True))
     restored = io.read(goal)
     truth = None if case.truth is None else io.read(case.truth)
@@ -146,15 +152,14 @@ def _text(rows: list[dict[str, Any]], report: Path, seconds: float) -> Any:
 
     head = ("image", "chi2", "lag-1", "restored", "unchanged", "median 3", "verdict")
     table = Table(*head, box=box.SIMPLE, caption="chi2: residual over its expectation; restored ... median 3: PSNR [dB]")
-    for r in rows:
+    left = [f"{r['name']}: {r['reason']}" for r in rows if r["restored"] is None]
+    for r in (r for r in rows if r["restored"] is not None):
         name = r["name"].split(": ")[-1]
-        if r["restored"] is None:
-            table.add_row(name, *["-"] * 5, f"not restored: {r['reason']}")
-            continue
         psnr = [r.get("psnr"), r.get("unchanged", {}).get("psnr"), r.get("median3", {}).get("psnr")]
         verdict = {True: "good", False: "failed", None: str(r["reason"])}[r["passed"]]
         table.add_row(name, _number(r["chi2_ratio"], 3), _number(r["lag1"], 3), *(_number(v, 2) for v in psnr), verdict)
-    return Group(table, f"report: {report}   {seconds:.1f} s")
+    told = ["not restored:", *left, ""] if left else []
+    return Group(*([table] if table.row_count else []), *told, f"report: {report}   {seconds:.1f} s")
 
 
 def _number(value: float | None, digits: int) -> str:

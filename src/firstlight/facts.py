@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from firstlight import intake, io
+from firstlight import calibrate, intake, io
 from firstlight import measure as mea
 from firstlight.frame import Flag, Frame, Unit
 from firstlight.geometry import Mosaic, Scan
 from firstlight.noise import Noise
 
-__all__ = ["flag_counts", "info", "info_text", "plain"]
+__all__ = ["flag_counts", "flagged", "info", "info_text", "plain"]
+
+IN_MEMORY = 64 << 20  # pixels up to which flags are found for the whole frame at once, not block by block
 
 
 def info(path: Path, *, detector: str | None = None, unit: str | None = None, ext: str | None = None) -> dict[str, Any]:
     """What a file holds, in plain figures: axes, shape, unit, noise, geometry, flags, header, history, doubts."""
     found = intake.load(path, detector=detector, unit=unit, ext=ext)
-    frame, obs = found.frame, found.frame.observation
+    frame, obs = flagged(found.frame), found.frame.observation
+    restored = any(r.step.startswith("restore.") for r in frame.history)  # its pixels no longer show the detector's noise
     return {
         "file": str(path),
         "axes": frame.axes,
@@ -36,7 +40,7 @@ def info(path: Path, *, detector: str | None = None, unit: str | None = None, ex
             if k not in ("header", "source") and (v := getattr(obs, k)) is not None
         },
         "history": [r.step for r in frame.history],
-        "doubts": [*io.doubts(frame), *mea.plausibility(frame)],
+        "doubts": [*io.doubts(frame), *([] if restored else mea.plausibility(frame))],
     }
 
 
@@ -49,7 +53,7 @@ def info_text(facts: dict[str, Any]) -> str:
     known = [f"{k} {_short(noise[k])} {u}" for k, u in names.items() if noise[k] is not None]
     rows += [("noise", ", ".join(known) or "unknown"), ("from", noise["source"])]
     rows += [("geometry", _short(facts["geometry"]))] if facts["geometry"] else []
-    rows += [("flags", _short(facts["flags"]))] if facts["flags"] else []
+    rows += [("flags", _short(facts["flags"]) or "none")]
     rows += [("spacing", _short(facts["spacing"]) + " um")] if facts["spacing"] else []
     rows += [(k, _short(v)) for k, v in facts["observation"].items()]
     rows += [("history", " > ".join(facts["history"]))] if facts["history"] else []
@@ -113,6 +117,14 @@ def _geometry_facts(frame: Frame) -> dict[str, Any] | None:
         case sky:
             cards = dict(sky.cards)
             return {"kind": "sky"} | {k: cards[k] for k in ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2") if k in cards}
+
+
+def flagged(frame: Frame) -> Frame:
+    """Raw counts with their saturated pixels flagged, where a level is stated and the frame fits into memory."""
+    raw = frame.unit is Unit.ADU and frame.flags is None and frame.observation.saturation is not None
+    if not raw or prod(frame.shape) > IN_MEMORY:
+        return frame
+    return calibrate.flag_saturated(frame)
 
 
 def flag_counts(frame: Frame) -> dict[str, int]:

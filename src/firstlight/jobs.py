@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from firstlight import calibrate as cal
-from firstlight import intake, io, scale
+from firstlight import intake, io, outputs, scale
 from firstlight import measure as mea
 from firstlight import recipe as rec
 from firstlight import restore as res
 from firstlight.box import Box
-from firstlight.errors import FrameError, WriteError
-from firstlight.facts import flag_counts, plain
+from firstlight.errors import FirstlightError, FrameError
+from firstlight.facts import flag_counts, flagged, plain
 from firstlight.frame import Frame, Record, Unit
 from firstlight.noise import Detector, Unmodelled
 
@@ -30,14 +31,12 @@ __all__ = [
     "check",
     "measure",
     "restore",
+    "restored",
     "run",
-    "stem",
-    "target",
     "transfer",
 ]
 
 Tick = Callable[[int, int, str], None]
-IN_MEMORY = 64 << 20  # pixels up to which flags are found for the whole frame at once, not block by block
 
 
 @dataclass(frozen=True)
@@ -68,76 +67,59 @@ class Restoration:
     resume: bool = False
 
 
-def target(source: Path, out: Path, several: bool, to: str | None = None) -> Path:
-    """Where the result of `source` goes: `out` itself, or a file in the folder `out`, in the same format unless told."""
-    suffix = "." + to.lstrip(".") if to else _suffix(source)
-    if not several and out.suffix.lower() in (*io.FORMATS, ".gz", ".bz2") and not out.is_dir():
-        return out
-    if out.is_file():
-        raise WriteError(f"{out}: is a file, expected a folder for {'several results' if several else f'a {suffix} file'}")
-    out.mkdir(parents=True, exist_ok=True)
-    return out / (stem(source) + suffix)
-
-
-CAMERA = (".arw", ".raf", ".nef", ".cr2", ".cr3")  # read only: a mosaic is written as DNG
-
-
-def _suffix(path: Path) -> str:
-    suffixes = [s.lower() for s in path.suffixes]
-    if suffixes[-2:] == [".ome", ".tif"] or suffixes[-2:] == [".ome", ".tiff"]:
-        return ".ome.tif"
-    if suffixes and suffixes[-1] in (".gz", ".bz2"):
-        return suffixes[-2] if suffixes[-2] != ".fits" or suffixes[-1] == ".bz2" else ".fits.gz"
-    if suffixes[-1] in CAMERA:
-        return ".dng"
-    return ".mrc" if suffixes[-1] == ".dv" else suffixes[-1]
-
-
-def targets(sources: Sequence[Path], out: Path, to: str | None = None) -> list[Path]:
-    """One goal per source; raises WriteError where two sources of the same name would meet in one folder."""
-    goals = [target(p, out, len(sources) > 1, to) for p in sources]
-    for i, goal in enumerate(goals):
-        if goal in goals[:i]:
-            twin = sources[goals.index(goal)]
-            raise WriteError(f"{goal}: {twin} and {sources[i]} have the same name; write them to different folders")
-    return goals
-
-
-def stem(path: Path) -> str:
-    """A file's name without the extensions of its format."""
-    name = path.name
-    for suffix in (*path.suffixes[::-1],):
-        if suffix.lower() not in (*io.FORMATS, ".gz", ".bz2", ".ome"):
-            break
-        name = name[: -len(suffix)]
-    return name
-
-
 def _hashed(frame: Frame, path: Path) -> Frame:
     record = Record("io.read", {"path": path.name}, {path.name: io.sha256(path)})
     return frame.replace(history=(*frame.history, record))
 
 
 def calibrate(lights: Sequence[Path], out: Path, options: Calibration, *, stack: bool, tick: Tick) -> list[dict[str, Any]]:
-    """Calibrate files into `out`; returns one row per output: input, output, unit, flags, summary."""
+    """Calibrate files into `out`; returns one row per output: input, output, unit, flags, summary; see `_each` for errors."""
+    masters_of = (options.bias, options.dark, options.flat)
+    outputs.distinct(lights if stack else lights[:1], *masters_of)
     masters = _masters(options)
-    goals = [target(lights[0], out, False)] * len(lights) if stack else targets(lights, out)
-    rows, done = [], []
-    for i, (path, goal) in enumerate(zip(lights, goals, strict=True)):
-        tick(i, len(lights), path.name)
-        frame = calibrated(path, options, masters)
-        if stack:
-            done.append(frame)
-        else:
-            rows.append(_written(frame, path, goal))
     if stack:
-        merged = cal.combine(cal.register(done))
-        rows.append(_written(merged, lights[0], goals[0]))
+        goal, done = outputs.target(lights[0], out, False), []
+        for i, path in enumerate(lights):
+            tick(i, len(lights), path.name)
+            with _naming(path):
+                done.append(calibrated(path, options, masters))
+        return [_written(cal.combine(cal.register(done)), lights[0], goal, out)]
+
+    def one(path: Path, goal: Path) -> dict[str, Any]:
+        tick(lights.index(path), len(lights), path.name)
+        return _written(calibrated(path, options, masters), path, goal, out)
+
+    return _each(lights, outputs.targets(lights, out), one)
+
+
+def _each(files: Sequence[Path], goals: Sequence[Path], work: Callable[[Path, Path], dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row per file; where there are several, one that fails is a row with `error` and no output, and the rest goes on."""
+    rows = []
+    for path, goal in zip(files, goals, strict=True):
+        try:
+            with _naming(path):
+                rows.append(work(path, goal))
+        except FirstlightError as error:
+            if len(files) == 1:
+                raise
+            rows.append({"input": str(path), "output": None, "error": str(error)})
     return rows
 
 
-def _written(frame: Frame, source: Path, path: Path) -> dict[str, Any]:
-    io.write(frame, path)
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors say which file they are about."""
+    try:
+        yield
+    except FirstlightError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _written(frame: Frame, source: Path, path: Path, out: Path) -> dict[str, Any]:
+    with outputs.placed(path, out):
+        io.write(frame, path)
     counts = flag_counts(frame)
     flags = ", ".join(f"{n} {k}" for k, n in counts.items()) or "nothing flagged"
     return {
@@ -171,7 +153,7 @@ def calibrated(path: Path, options: Calibration, masters: dict[str, list[Frame]]
     if one["bias"] is not None:
         frame = intake.with_bias(frame, one["bias"])
     if frame.unit is Unit.ADU:
-        frame = cal.calibrate(frame, **one)
+        frame = cal.calibrate(frame, bias=one["bias"], dark=one["dark"], flat=one["flat"])
     if options.hot_pixels:
         frame = cal.flag_hot_pixels(frame, reference=one["dark"])
     return cal.flag_cosmic_rays(frame) if options.cosmic_rays else frame
@@ -181,24 +163,19 @@ def _transmission(frame: Frame, path: Path) -> Frame:
     parts = io.read_set(path)
     if "white" not in parts or "dark" not in parts:
         raise FrameError(f"{path}: a scan with {', '.join(parts)}, expected white and dark frames too; give --flat and --dark")
-    return cal.transmission(frame, white=parts["white"], dark=parts["dark"])  # type: ignore[no-any-return]
+    return cal.transmission(frame, white=parts["white"], dark=parts["dark"])
 
 
 def transfer(
     flats: Sequence[Path], darks: Sequence[Path], *, unit: str, gain: float | None, out: Path | None, plot: Path | None
 ) -> tuple[dict[str, Any], str]:
     """Photon transfer of files; writes the detector file and plot where asked; returns (figures, text)."""
-    if len(flats) == 1 and flats[0].suffix.lower() == ".txt":
-        result = _emva(flats[0])
-    else:
-        frames = [_counts(p, unit) for p in flats]
-        if len(frames) == 1 and not darks:
-            result = cal.transfer_single(frames[0], gain=gain)
-        else:
-            result = cal.transfer(frames, darks=[_counts(p, unit) for p in darks])
+    outputs.distinct(flats, darks)
+    with _naming(flats[0]) if len(flats) == 1 else nullcontext():
+        result = _curve(flats, darks, unit, gain)
     detector: Detector = result.detector
     if out is not None:
-        _write_text(out, json.dumps(detector.to_dict(), indent=1))
+        outputs.write_text(out, json.dumps(detector.to_dict(), indent=1))
     if plot is not None:
         cal.plot(result, plot)
     figures = {k: plain(getattr(detector, k)) for k in detector.__dataclass_fields__}
@@ -206,6 +183,15 @@ def transfer(
     return figures | ({"quantum_efficiency": efficiency} if efficiency is not None else {}), _transfer_text(
         detector, efficiency
     )
+
+
+def _curve(flats: Sequence[Path], darks: Sequence[Path], unit: str, gain: float | None) -> Any:
+    if len(flats) == 1 and flats[0].suffix.lower() == ".txt":
+        return _emva(flats[0])
+    frames = [_counts(p, unit) for p in flats]
+    if len(frames) == 1 and not darks:
+        return cal.transfer_single(frames[0], gain=gain)
+    return cal.transfer(frames, darks=[_counts(p, unit) for p in darks])
 
 
 def _counts(path: Path, unit: str) -> Frame:
@@ -234,30 +220,25 @@ def _transfer_text(d: Detector, efficiency: float | None) -> str:
     return "\n".join(rows + ([line("efficiency", efficiency, None, "")] if efficiency is not None else []))
 
 
-def _write_text(path: Path, text: str) -> None:
-    temp = path.with_name(f".{path.name}.part")
-    try:
-        temp.write_text(text + "\n")
-        temp.replace(path)
-    except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
 def restore(files: Sequence[Path], out: Path, options: Restoration, tick: Tick) -> list[dict[str, Any]]:
-    """Restore files into `out`, block by block; returns one row per file: input, output, unit, noise source, summary."""
-    rows = []
-    for path, goal in zip(files, targets(files, out, options.to), strict=True):
+    """Restore files into `out`, block by block; returns one row per file: input, output, unit, noise source, summary.
+
+    Errors as in `_each`.
+    """
+
+    def one(path: Path, goal: Path) -> dict[str, Any]:
         if options.resume and goal.exists():
-            rows.append({"input": str(path), "output": str(goal), "skipped": True, "summary": "is there already"})
-            continue
+            return {"input": str(path), "output": str(goal), "skipped": True, "summary": "is there already"}
         found = intake.load(path, detector=options.detector, unit=options.unit, ext=options.ext)
         if not options.assume_white:
             intake.check_white(found.frame)
-        restored(_hashed(found.frame, path), goal, options, partial(_named, tick, path.name))
+        with outputs.placed(goal, out):
+            restored(_hashed(found.frame, path), goal, options, partial(_named, tick, path.name))
         unit = str(found.frame.unit)
         summary = f"[{unit}] noise from {found.source}"
-        rows.append({"input": str(path), "output": str(goal), "unit": unit, "noise": found.source, "summary": summary})
-    return rows
+        return {"input": str(path), "output": str(goal), "unit": unit, "noise": found.source, "summary": summary}
+
+    return _each(files, outputs.targets(files, out, options.to), one)
 
 
 def _named(tick: Tick, name: str, done: int, total: int) -> None:
@@ -266,26 +247,19 @@ def _named(tick: Tick, name: str, done: int, total: int) -> None:
 
 def restored(frame: Frame, goal: Path, options: Restoration, tick: Callable[[int, int], None] | None = None) -> Frame:
     """Restore one frame into the file `goal` within the memory stated; returns the frame without its data read."""
-    flag = frame.observation.saturation is not None and frame.unit is Unit.ADU
-    if flag and frame.flags is None and int(np.prod(frame.shape)) <= IN_MEMORY:
-        frame, flag = cal.flag_saturated(frame), False
-    params = {"std": options.std} | ({} if options.strength is None else {"strength": options.strength})
+    frame = flagged(frame)
+    flag = frame.observation.saturation is not None and frame.unit is Unit.ADU and frame.flags is None
+    params: dict[str, Any] = {"std": options.std} | ({} if options.strength is None else {"strength": options.strength})
 
     def step(block: Frame) -> Frame:
-        return res.nonlocal_means(cal.flag_saturated(block) if flag else block, **params)  # type: ignore[no-any-return]
+        return res.nonlocal_means(cal.flag_saturated(block) if flag else block, **params)
 
     corner = Box((0,) * len(frame.shape), tuple(min(n, 32) for n in frame.shape))
     like = step(frame.crop(corner))
     like = frame.replace(noise=like.noise, unit=like.unit, history=like.history, std=None)
-    halo = _halo(frame)
     with io.create(goal, like, dtype=np.float32, std=options.std) as writer:
-        scale.map_blocks(step, frame, writer, halo=halo, memory=options.memory, tick=tick)
+        scale.map_blocks(step, frame, writer, halo=res.halo(frame), memory=options.memory, tick=tick)
     return like
-
-
-def _halo(frame: Frame) -> int:
-    halo = res.nonlocal_means.halo
-    return int(halo(frame)) if callable(halo) else int(halo)
 
 
 def measure(
@@ -329,7 +303,8 @@ def run(
     """Run a recipe on one file; returns a row: input, output, unit, summary."""
     frame = intake.load(file, detector=detector).frame
     pairs = dict(rec.flag(o) for o in overrides)
-    return _written(rec.run(rec.load(recipe), frame, inputs=_inputs(inputs), overrides=pairs), file, target(file, out, False))
+    goal = outputs.target(file, out, False)
+    return _written(rec.run(rec.load(recipe), frame, inputs=_inputs(inputs), overrides=pairs), file, goal, out)
 
 
 def _inputs(pairs: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 `read` and `write` keep axes, unit, noise, std, flags, geometry, observation and history: in the file where the format can
 hold them, else in companions beside it (`NAME.json` and `NAME.<map>.npy`). Writing goes to a temporary name, then renames.
 
-A format module has `read(path, ext) -> Frame`, `create(path, like, shape, dtype, std) -> Writer` and, where a file can
+A format module has `read(path, ext) -> Frame`, `create(path, like, shape, dtype, std) -> Format` and, where a file can
 hold several frames, `read_set(path) -> dict[str, Frame]`.
 """
 
@@ -17,13 +17,14 @@ from importlib import import_module
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from firstlight.box import Box
 from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
 from firstlight.frame import Frame, Unit
+from firstlight.io.writer import Writer, writing
 from firstlight.noise import Unmodelled
 
 __all__ = ["FORMATS", "Writer", "assume", "blocks", "create", "doubts", "read", "read_set", "sha256", "stated", "write"]
@@ -78,23 +79,6 @@ _MAGIC: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
 _PACKED_MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2"}
 
 
-class Writer(Protocol):
-    """An output being written block by block; a context manager that commits on success and removes itself on failure."""
-
-    def put(self, box: Box, block: Any, std: Any = None) -> None:
-        """Write `block` [unit of the frame] at `box` (all axes), and its standard error where the output has one."""
-
-    def close(self) -> None:
-        """Finish and rename to the final name."""
-
-    def abort(self) -> None:
-        """Remove what was written."""
-
-    def __enter__(self) -> Writer: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-
 def _module(path: Path, error: type[FirstlightError]) -> Any:
     suffixes = [s.lower() for s in path.suffixes]
     if len(suffixes) > 1 and suffixes[-1] in _PACKED:
@@ -142,10 +126,11 @@ def _checked(path: Path, module: Any) -> None:
             raise ReadError(f"{path}: is a {kind} file by its first bytes but named {path.suffix}; rename it to what it is")
 
 
-def _reading(path: Path, action: Any) -> Any:
-    """Run a reader; whatever goes wrong becomes one line that names the file and the cause."""
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one line that names the file and the cause."""
     try:
-        return action()
+        yield
     except FrameError as error:  # the file contradicts itself
         raise ReadError(f"{path}: {' '.join(str(error).split())}") from error
     except FirstlightError:
@@ -163,7 +148,13 @@ def read(path: str | Path, ext: str | int | None = None) -> Frame:
     path = _readable(path)
     module = _module(path, ReadError)
     _reading(path, lambda: _checked(path, module))
-    return _reading(path, lambda: module.read(path, ext))  # type: ignore[no-any-return]
+    return _filled(path, _reading(path, lambda: module.read(path, ext)))
+
+
+def _filled(path: Path, frame: Frame) -> Frame:
+    if 0 in frame.shape:
+        raise ReadError(f"{path}: an image of shape {frame.shape}, expected at least one pixel")
+    return frame
 
 
 def read_set(path: str | Path) -> dict[str, Frame]:
@@ -197,13 +188,8 @@ def create(
     size, kind = tuple(like.shape if shape is None else shape), np.dtype(dtype or like.data.dtype)
     _fits(path, like, size)
     _room(path, prod(size) * (kind.itemsize + 4 * std))
-    try:
-        return module.create(path, like, size, kind, std)  # type: ignore[no-any-return]
-    except FirstlightError:
-        raise
-    except Exception as error:
-        cause = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
-        raise WriteError(f"{path}: cannot be written ({cause or type(error).__name__})") from error
+    with writing(path):
+        return Writer(path, module.create(path, like, size, kind, std))
 
 
 def _fits(path: Path, like: Frame, shape: tuple[int, ...]) -> None:

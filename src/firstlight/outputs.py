@@ -1,0 +1,105 @@
+"""Where results go: one goal per source, in the source's format unless told; nothing is made before it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from firstlight import io
+from firstlight.errors import FrameError, WriteError
+
+__all__ = ["distinct", "folder", "placed", "stem", "target", "targets", "write_text"]
+
+CAMERA = (".arw", ".raf", ".nef", ".cr2", ".cr3")  # read only: a mosaic is written as DNG
+PACKED = (".gz", ".bz2")
+
+
+def target(source: Path, out: Path, several: bool, to: str | None = None) -> Path:
+    """Where the result of `source` goes: `out` itself, or a file in the folder `out`, in the same format unless told.
+
+    Raises WriteError where `out` is a file or device in a folder's place, or is named like a file of no known format.
+    """
+    suffix = "." + to.lstrip(".") if to else _suffix(source)
+    if not several and out.suffix.lower() in (*io.FORMATS, *PACKED) and not out.is_dir():
+        return out
+    if out.exists() and not out.is_dir():
+        raise WriteError(f"{out}: is a file, expected a folder for {'several results' if several else f'a {suffix} file'}")
+    if not several and out.suffix[1:].isalpha() and not out.is_dir():
+        raise WriteError(
+            f"{out}: unknown format {out.suffix}; expected one of {', '.join(io.FORMATS)}, or a folder: make it first"
+        )
+    return out / (stem(source) + suffix)
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [s.lower() for s in path.suffixes]
+    if suffixes[-2:] in ([".ome", ".tif"], [".ome", ".tiff"]):
+        return ".ome.tif"
+    if suffixes[-2:] == [".fits", ".gz"]:
+        return ".fits.gz"
+    last = next((s for s in suffixes[::-1] if s not in PACKED), "")
+    return ".dng" if last in CAMERA else last
+
+
+def targets(sources: Sequence[Path], out: Path, to: str | None = None) -> list[Path]:
+    """One goal per source; raises WriteError where two sources of the same name would meet in one folder."""
+    goals = [target(p, out, len(sources) > 1, to) for p in sources]
+    for i, goal in enumerate(goals):
+        if goal in goals[:i]:
+            twin = sources[goals.index(goal)]
+            raise WriteError(f"{goal}: {twin} and {sources[i]} have the same name; write them to different folders")
+    return goals
+
+
+def stem(path: Path) -> str:
+    """A file's name without the extensions of its format."""
+    name = path.name
+    for suffix in path.suffixes[::-1]:
+        if suffix.lower() not in (*io.FORMATS, *PACKED, ".ome"):
+            break
+        name = name[: -len(suffix)]
+    return name
+
+
+def folder(path: Path) -> Path:
+    """Make the folder `path`, with its parents; raises WriteError where it cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be made a folder ({error.strerror or error})") from error
+    return path
+
+
+@contextmanager
+def placed(goal: Path, out: Path) -> Iterator[None]:
+    """The folder `out` stands while a goal in it is written; one made for nothing is removed again."""
+    if goal == out:  # a file whose folder the user named
+        yield
+        return
+    new = not out.exists()
+    folder(out)
+    try:
+        yield
+    finally:
+        if new and not any(out.iterdir()):
+            out.rmdir()
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, whole or not at all; raises WriteError."""
+    temp = path.with_name(f".{path.name}.part")
+    try:
+        temp.write_text(text + "\n")
+        temp.replace(path)
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def distinct(*groups: Sequence[Path]) -> None:
+    """Raises FrameError where one file is given twice, by whatever name: its noise would count as independent."""
+    seen: dict[Path, Path] = {}
+    for path in (p for group in groups for p in group):
+        twin = seen.setdefault(path.resolve(), path)
+        if twin is not path:
+            raise FrameError(f"{path}: given twice{'' if twin == path else f', also as {twin}'}; name each exposure once")
