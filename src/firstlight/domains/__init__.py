@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from firstlight.domains import astronomy, microscopy, photography, tomography
-from firstlight.domains.rows import DetectorRow, Grid, Preset
+from firstlight.domains.rows import DetectorRow, Grid, Layout, Preset
 from firstlight.errors import FrameError
 from firstlight.noise import Detector, Param
 from firstlight.scaling import Scaling
@@ -22,12 +22,14 @@ from firstlight.scaling import Scaling
 __all__ = [
     "DetectorRow",
     "Grid",
+    "Layout",
     "Preset",
     "cameras",
     "default_recipe",
     "defaults",
     "detector",
     "grids",
+    "layouts",
     "names",
     "preset",
     "presets",
@@ -164,6 +166,13 @@ def scaling(domain: str, profile: str = "documented") -> Scaling:
 def grids(domain: str) -> tuple[Grid, ...]:
     """A domain's published tile grids."""
     return tuple(_table(domain).GRIDS)
+
+
+def layouts(profile: str = "physical") -> tuple[Layout, ...]:
+    """How published collections name their files, in the order in which a name is tried; `documented` warns, row by row."""
+    if profile not in PROFILES:
+        raise _unknown("profile", profile, PROFILES)
+    return tuple(row for table in _TABLES.values() for row in table.LAYOUTS if row.profile == profile)
 
 
 def default_recipe(domain: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from firstlight.domains.rows import DetectorRow, Grid, Preset
+from firstlight.domains.rows import DetectorRow, Grid, Layout, Preset
 from firstlight.scaling import Scaling
 
 _ACS = ("HST ACS/WFC", "ACS/WFC")
@@ -111,6 +111,43 @@ PRESETS = (
 GRIDS = (
     Grid("hla", (4232, 4220), 9, 9, 256, pairs=153, gaps=True),  # gaps of 241 and 239 px: 30 % of the image
     Grid("hla half", (2116, 2110), 9, 9, 256),
+)
+
+_HLA = r"(?:direct_images|g800l_images)/(?:[^/]*_)?(?P<association>[^/_]+)_(?P<kind>detection|g800l)_sci\.(?i:fits?(?:\.gz)?)"
+
+LAYOUTS = (
+    Layout(
+        "hla",
+        "astronomy",
+        _HLA,
+        scene="astro_{association}",
+        view="astro_{association}",
+        data_type="{kind}",
+        level="{kind}",
+        labels={"g800l": "noisy", "detection": "clean"},  # the document's claim; no such pair stands the proof
+    ),
+    Layout(
+        "hla",
+        "astronomy",
+        _HLA,
+        scene="astro_{association}",
+        view="astro_{association}",
+        data_type="{kind}",
+        level="{kind}",
+        labels={"g800l": "noisy", "detection": "clean"},
+        profile="documented",
+        warning="Hubble Legacy Archive: a direct image and a G800L grism frame (spectra in place of sources) are no "
+        "noisy/clean pair; both are drizzled, so that neighbouring pixels' noise correlates",
+    ),
+    Layout(
+        "hat-p-32",
+        "astronomy",
+        r"(?P<target>HATP-32)(?P<stamp>\d{12})\.(?i:fits?(?:\.gz)?)",
+        scene="astro_{target}",  # every frame of one field
+        view="astro_{target}",
+        data_type="noisy",
+        level="{stamp}",
+    ),
 )
 
 STEP_DEFAULTS: Mapping[str, Mapping[str, Any]] = {}

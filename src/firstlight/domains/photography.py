@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from firstlight.domains.rows import DetectorRow, Grid, Preset
+from firstlight.domains.rows import DetectorRow, Grid, Layout, Preset
 from firstlight.scaling import Scaling
 
 DETECTORS = (
@@ -68,6 +68,36 @@ PRESETS = (
 GRIDS = (
     Grid("sony", (1424, 2128), 6, 9, 256, pairs=231),
     Grid("fuji", (1008, 1508), 4, 6, 256, pairs=193),
+)
+
+_SID = r"(?P<camera>Sony|Fuji)/(?P<kind>short|long)/(?P<scene>\d{5})_(?P<frame>\d\d)_(?P<seconds>[\d.]+)s\.(?i:arw|raf|dng)"
+
+LAYOUTS = (
+    Layout(
+        "sid",
+        "photography",
+        _SID,
+        scene="photo_{scene}",  # both cameras number from 00001: one scene too few is safe, one too many leaks
+        view="photo_{camera}_{scene}",
+        data_type="{kind}",
+        level="{seconds}s",
+        exposure="{seconds}",
+        labels={"short": "noisy", "long": "clean"},
+    ),
+    Layout(
+        "sid",
+        "photography",
+        _SID,
+        scene="photo_{scene}",
+        view="photo_{camera}_{scene}",
+        data_type="{kind}",
+        level="{seconds}s",
+        exposure="{seconds}",
+        labels={"short": "noisy", "long": "clean"},
+        profile="documented",
+        warning="SID: one short frame a scene is used, the others are left out; the clean frames of training scenes are the "
+        "test set",
+    ),
 )
 
 STEP_DEFAULTS: Mapping[str, Mapping[str, Any]] = {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from firstlight.scaling import Scaling
 
-__all__ = ["DetectorRow", "Grid", "Preset"]
+__all__ = ["DetectorRow", "Grid", "Layout", "Preset"]
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,26 @@ class Grid:
     tile: int
     pairs: int | None = None
     gaps: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a collection names its files, and what the names say.
+
+    `pattern`: a regular expression with named groups, matched from a folder's beginning to the end of a POSIX path. The
+    others are templates over its groups, "{group}". scene: the unit of splitting. view: what may be paired. data_type, after
+    `labels`: "noisy", "clean" or "unknown". exposure [s]: as the name says it. `warning`: what is wrong with the row.
+    """
+
+    name: str
+    domain: str
+    pattern: str
+    scene: str
+    view: str
+    data_type: str
+    level: str = ""
+    channel: str = ""
+    exposure: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    profile: str = "physical"
+    warning: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from firstlight.domains.rows import DetectorRow, Grid, Preset
+from firstlight.domains.rows import DetectorRow, Grid, Layout, Preset
 from firstlight.scaling import Scaling
 
 DETECTORS: tuple[DetectorRow, ...] = ()
@@ -15,6 +15,8 @@ SCALINGS: dict[str, Scaling] = {}
 PRESETS: tuple[Preset, ...] = ()
 
 GRIDS: tuple[Grid, ...] = ()
+
+LAYOUTS: tuple[Layout, ...] = ()
 
 STEP_DEFAULTS: Mapping[str, Mapping[str, Any]] = {}
 
