@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,8 @@ def _with_detector(frame: Frame, fields: dict[str, Any]) -> Frame:
         known = {"gain": 1.0} | {k: v for k, v in known.items() if k == "read_noise"}
     row = Detector.from_dict(known | fields)
     if frame.unit is Unit.ADU:
-        return calibrate.assign(frame, detector=row)  # type: ignore[no-any-return]
-    electrons = Noise(1.0, row.read_noise**2)
+        return calibrate.assign(frame, detector=row)
+    electrons = replace(row.noise(), offset=0.0).scaled(row.gain)
     if frame.unit is Unit.ELECTRON:
         return frame.replace(noise=electrons)
     if frame.unit is Unit.ELECTRON_RATE and frame.observation.exposure:
@@ -114,7 +114,7 @@ def with_bias(frame: Frame, bias: Frame) -> Frame:
         return frame
     offset = float(np.median(np.asarray(bias.data)))
     row = Detector(facts["gain"], facts["read_noise"], offset, facts.get("saturation"), source="header, offset from the bias")
-    return calibrate.assign(frame, detector=row)  # type: ignore[no-any-return]
+    return calibrate.assign(frame, detector=row)
 
 
 def to_electrons(frame: Frame) -> Frame:

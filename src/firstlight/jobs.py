@@ -17,6 +17,7 @@ from firstlight import intake, io, outputs, scale
 from firstlight import measure as mea
 from firstlight import recipe as rec
 from firstlight import restore as res
+from firstlight.atomic import write_text
 from firstlight.box import Box
 from firstlight.errors import FirstlightError, FrameError
 from firstlight.facts import flag_counts, flagged, plain
@@ -175,7 +176,7 @@ def transfer(
         result = _curve(flats, darks, unit, gain)
     detector: Detector = result.detector
     if out is not None:
-        outputs.write_text(out, json.dumps(detector.to_dict(), indent=1))
+        write_text(out, json.dumps(detector.to_dict(), indent=1) + "\n")
     if plot is not None:
         cal.plot(result, plot)
     figures = {k: plain(getattr(detector, k)) for k in detector.__dataclass_fields__}

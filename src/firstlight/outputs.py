@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from firstlight import io
 from firstlight.errors import FrameError, WriteError
 
-__all__ = ["distinct", "folder", "placed", "stem", "target", "targets", "write_text"]
+__all__ = ["distinct", "folder", "placed", "stem", "target", "targets"]
 
 CAMERA = (".arw", ".raf", ".nef", ".cr2", ".cr3")  # read only: a mosaic is written as DNG
 PACKED = (".gz", ".bz2")
@@ -86,20 +87,10 @@ def placed(goal: Path, out: Path) -> Iterator[None]:
             out.rmdir()
 
 
-def write_text(path: Path, text: str) -> None:
-    """A text file, whole or not at all; raises WriteError."""
-    temp = path.with_name(f".{path.name}.part")
-    try:
-        temp.write_text(text + "\n")
-        temp.replace(path)
-    except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
 def distinct(*groups: Sequence[Path]) -> None:
     """Raises FrameError where one file is given twice, by whatever name: its noise would count as independent."""
-    seen: dict[Path, Path] = {}
+    seen: dict[str, Path] = {}
     for path in (p for group in groups for p in group):
-        twin = seen.setdefault(path.resolve(), path)
+        twin = seen.setdefault(os.path.realpath(path), path)
         if twin is not path:
             raise FrameError(f"{path}: given twice{'' if twin == path else f', also as {twin}'}; name each exposure once")

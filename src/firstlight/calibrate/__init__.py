@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 _NAMES = {
     "assign": "detector",
@@ -32,13 +32,68 @@ _NAMES = {
     "transmission": "scan",
 }
 
-__all__ = list(_NAMES)
+__all__ = [
+    "Transfer",
+    "assign",
+    "assign_maps",
+    "calibrate",
+    "combine",
+    "divide_flat",
+    "documented",
+    "emva_descriptor",
+    "flag_cosmic_rays",
+    "flag_hot_pixels",
+    "flag_saturated",
+    "master",
+    "measure_shift",
+    "plot",
+    "register",
+    "shift_between",
+    "subtract_bias",
+    "subtract_dark",
+    "subtract_offset",
+    "to_counts",
+    "to_electrons",
+    "transfer",
+    "transfer_single",
+    "transmission",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(import_module(f"firstlight.calibrate.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'firstlight.calibrate' has no attribute {name!r}")
+if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_names.py holds them equal
+    from firstlight.calibrate.dark_flat import (
+        calibrate,
+        divide_flat,
+        master,
+        subtract_bias,
+        subtract_dark,
+    )
+    from firstlight.calibrate.detector import (
+        assign,
+        assign_maps,
+        documented,
+        flag_saturated,
+        subtract_offset,
+        to_counts,
+        to_electrons,
+    )
+    from firstlight.calibrate.emva import emva_descriptor
+    from firstlight.calibrate.line import Transfer
+    from firstlight.calibrate.outliers import (
+        combine,
+        flag_cosmic_rays,
+        flag_hot_pixels,
+    )
+    from firstlight.calibrate.photon_transfer import plot, transfer
+    from firstlight.calibrate.register import measure_shift, shift_between
+    from firstlight.calibrate.scan import transmission
+    from firstlight.calibrate.single import transfer_single
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name in _NAMES:
+            return getattr(import_module(f"firstlight.calibrate.{_NAMES[name]}"), name)
+        raise AttributeError(f"module 'firstlight.calibrate' has no attribute {name!r}")
 
 
 # A function named like its file: bound here for good, or the first import of the file would put the module in its place.

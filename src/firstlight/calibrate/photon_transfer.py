@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from firstlight.atomic import replacing
 from firstlight.calibrate.levels import Level, check_frames, group, lattice, measure_level, typical
 from firstlight.calibrate.line import Line, Transfer, electrons, weighted_line, widened
 from firstlight.errors import FrameError, WriteError
@@ -321,6 +322,7 @@ def plot(result: Transfer, path: str | Path) -> None:
             axes.axvline(float(place) - float(zero), linestyle=style, color="0.5", label=name)
     axes.legend()
     try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise WriteError(f"{path}: the plot cannot be written ({error}); give a writable .png, .pdf or .svg") from error
+        with replacing(Path(path)) as temp:
+            figure.savefig(temp, dpi=120)
+    except ValueError as error:  # matplotlib's word for a format it does not know
+        raise WriteError(f"{path}: the plot cannot be written ({error}); give a .png, .pdf or .svg") from error

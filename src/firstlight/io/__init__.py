@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import product
 from math import prod
@@ -147,8 +148,9 @@ def read(path: str | Path, ext: str | int | None = None) -> Frame:
     """
     path = _readable(path)
     module = _module(path, ReadError)
-    _reading(path, lambda: _checked(path, module))
-    return _filled(path, _reading(path, lambda: module.read(path, ext)))
+    with _reading(path):
+        _checked(path, module)
+        return _filled(path, module.read(path, ext))
 
 
 def _filled(path: Path, frame: Frame) -> Frame:
@@ -161,10 +163,10 @@ def read_set(path: str | Path) -> dict[str, Frame]:
     """Every frame in a file by name ("SCI,1"; "data", "white", "dark"); one frame named "data" for simple formats."""
     path = _readable(path)
     module = _module(path, ReadError)
-    _reading(path, lambda: _checked(path, module))
-    if not hasattr(module, "read_set"):
-        return {"data": _reading(path, lambda: module.read(path, None))}
-    return _reading(path, lambda: module.read_set(path))  # type: ignore[no-any-return]
+    with _reading(path):
+        _checked(path, module)
+        found: dict[str, Frame] = module.read_set(path) if hasattr(module, "read_set") else {"data": module.read(path, None)}
+        return found
 
 
 def create(

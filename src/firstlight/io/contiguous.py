@@ -139,9 +139,3 @@ class ContiguousWriter:
     def abort(self) -> None:
         """Remove what was written."""
         self._partial.abort()
-
-    def __enter__(self) -> ContiguousWriter:
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        self.abort() if kind else self.close()

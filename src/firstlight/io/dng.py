@@ -24,7 +24,7 @@ from firstlight.errors import FrameError, ReadError, WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.geometry import Mosaic
 from firstlight.io import blocks, describe
-from firstlight.io.partial import Partial, save_map
+from firstlight.io.partial import Partial
 from firstlight.noise import CELL, Noise
 
 __all__ = ["Writer", "create", "restored"]
@@ -56,10 +56,7 @@ class Writer:
             else np.lib.format.open_memmap(self._spool, mode="w+", dtype=dtype, shape=shape)
         )
         self._exact = exact
-        for name, part in describe.maps(like).items():
-            save_map(self._partial.side(f"{name}.npy"), part)
-        side = self._partial.side("std.npy") if std else None
-        self._std = None if side is None else np.lib.format.open_memmap(side, mode="w+", dtype=np.float32, shape=shape)
+        self._std = self._partial.maps(like, shape, std)
 
     def put(self, box: Box, block: Any, std: Any = None) -> None:
         """Write `block` [unit of the frame] at `box` (Y, X), and its standard error where the output has one."""
@@ -69,14 +66,10 @@ class Writer:
 
     def close(self) -> None:
         """Scale where needed, finish and rename to the final name."""
-        try:
-            if not self._exact:
-                self._scale()
-            self._data.flush()
-            self._partial.commit()
-        except BaseException:
-            self.abort()
-            raise
+        if not self._exact:
+            self._scale()
+        self._data.flush()
+        self._partial.commit()
         self._spool.unlink(missing_ok=True)
 
     def _scale(self) -> None:
@@ -97,12 +90,6 @@ class Writer:
         """Remove what was written."""
         self._spool.unlink(missing_ok=True)
         self._partial.abort()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        self.abort() if kind else self.close()
 
 
 def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> Writer:

@@ -245,19 +245,6 @@ class FitsWriter:
                 out.flush()
         self._data = self._std = (None, np.dtype("f4"))
 
-    def __enter__(self) -> FitsWriter:
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        if kind:
-            self.abort()
-            return
-        try:
-            self.close()
-        except BaseException:
-            self.abort()
-            raise
-
 
 def _packing(packer: Any, raw: IO[bytes]) -> Any:
     return gzip.GzipFile("", "wb", 6, raw, mtime=0) if packer is gzip.open else bz2.open(raw, "wb")

@@ -305,12 +305,6 @@ class Writer:
         self._file.close()
         self._partial.abort()
 
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        self.abort() if kind else self.close()
-
 
 def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> Writer:
     """A writer of one HDF5 file: Data Exchange for a Scan of axes AYX, /firstlight/data for any other frame.

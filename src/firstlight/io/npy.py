@@ -46,19 +46,6 @@ class _Writer:
     def abort(self) -> None:
         self._partial.abort()
 
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        if kind:
-            self.abort()
-            return
-        try:
-            self.close()
-        except BaseException:
-            self.abort()
-            raise
-
 
 def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> _Writer:
     """A writer of one .npy array with companions."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from firstlight.atomic import beside
 from firstlight.errors import ReadError
 from firstlight.frame import Frame
 from firstlight.io import describe
@@ -21,7 +21,7 @@ class Partial:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.temp = path.with_name(f".{os.getpid()}.part.{path.name}")
+        self.temp = beside(path)
         self._sides: dict[Path, Path] = {}
 
     def side(self, name: str) -> Path:
@@ -32,6 +32,10 @@ class Partial:
     def describe(self, frame: Frame, shape: tuple[int, ...], std: bool) -> np.memmap[Any, Any] | None:
         """Write the description and maps as companions; returns the open std plane of `shape`, where asked for."""
         self.side("json").write_text(describe.dumps(frame, std=std))
+        return self.maps(frame, shape, std)
+
+    def maps(self, frame: Frame, shape: tuple[int, ...], std: bool) -> np.memmap[Any, Any] | None:
+        """Write the maps alone as companions; returns the open std plane of `shape`, where asked for."""
         for name, part in describe.maps(frame).items():
             save_map(self.side(f"{name}.npy"), part)
         if not std:

@@ -188,19 +188,6 @@ class _Writer:
         self._raw.unlink(missing_ok=True)
         self._partial.abort()
 
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        if kind:
-            self.abort()
-            return
-        try:
-            self.close()
-        except BaseException:
-            self.abort()
-            raise
-
 
 def _depth(plane: NDArray[Any], codes: np.dtype[Any]) -> NDArray[Any]:
     """Codes of 8 bits as 16 (times 257, exact) or of 16 bits as 8, or as they are."""

@@ -58,12 +58,6 @@ class _Writer:
     def abort(self) -> None:
         self._partial.abort()
 
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        self.abort() if kind else self.close()
-
 
 def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> _Writer:
     """A writer of one uncompressed TIFF (BigTIFF from 4 GB on), OME-TIFF where named .ome.tif, with companions.

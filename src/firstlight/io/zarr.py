@@ -208,12 +208,6 @@ class Writer:
         """Remove what was written."""
         self._partial.abort()
 
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        self.abort() if kind else self.close()
-
 
 def _ome(like: Frame) -> dict[str, Any]:
     """OME-Zarr 0.5 metadata of one image with one level."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstlight.errors import WriteError
+from firstlight.atomic import write_text
 from firstlight.frame import Frame
 from firstlight.measure.doubts import flat_noise, plausibility
 from firstlight.measure.fidelity import fidelity
@@ -193,7 +192,7 @@ def html(entries: Iterable[Entry], path: str | os.PathLike[str], *, title: str =
         shown.append(
             {**context(entry.frame, entry.restored, entry.truth, figures), **words, "title": entry.title, "note": entry.note}
         )
-    return _write(Path(path), template.render(title=title, entries=shown, version=__version__))
+    return write_text(Path(path), template.render(title=title, entries=shown, version=__version__))
 
 
 def _noise(frame: Frame) -> list[tuple[str, str]]:
@@ -220,26 +219,3 @@ def _noise(frame: Frame) -> list[tuple[str, str]]:
 def _range(value: Any) -> str:
     low, high = float(np.min(value)), float(np.max(value))
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g} (map)"
-
-
-def _write(path: Path, text: str) -> Path:
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".report-", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(text)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise WriteError(
-            f"{path}: the report cannot be written ({error.strerror or error}); name a folder that exists"
-        ) from error
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

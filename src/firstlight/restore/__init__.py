@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_NAMES = {"nonlocal_means": "denoise"}
+_NAMES = {"halo": "denoise", "nonlocal_means": "denoise"}
 
-__all__ = ["nonlocal_means"]
+__all__ = ["halo", "nonlocal_means"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(import_module(f"firstlight.restore.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'firstlight.restore' has no attribute {name!r}")
+if TYPE_CHECKING:
+    from firstlight.restore.denoise import halo, nonlocal_means
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name in _NAMES:
+            return getattr(import_module(f"firstlight.restore.{_NAMES[name]}"), name)
+        raise AttributeError(f"module 'firstlight.restore' has no attribute {name!r}")

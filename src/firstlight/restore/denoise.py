@@ -79,9 +79,6 @@ def halo(frame: Frame, *, patch: int = 5, search: int = 15, strength: float = 1.
     return int(np.abs(_shifts(frame, patch, search)).max()) + max(patch // 2, pilot) + EDGE
 
 
-nonlocal_means.halo = halo  # type: ignore[attr-defined]
-
-
 def _shifts(frame: Frame, patch: int, search: int) -> Array:
     """Half of the search window, (n, 2) int64: shifts after the centre in row-major order that keep the colour pattern."""
     for name, width in (("patch", patch), ("search", search)):
