@@ -7,7 +7,7 @@ import pytest
 
 from firstlight import Frame, Noise, Unmodelled
 from firstlight.errors import FrameError
-from firstlight.intake import WHITE, check_white
+from firstlight.intake import WHITE, _with_detector, check_white
 
 
 def correlated(lag: float) -> Frame:
@@ -33,3 +33,10 @@ def test_what_it_would_take_for_structure_is_refused(lag: float) -> None:
 def test_no_noise_model_is_refused_with_its_reason() -> None:
     with pytest.raises(FrameError, match="there is none: no gain"):
         check_white(correlated(0.0).replace(noise=Unmodelled("no gain")))
+
+
+def test_a_detectors_quantisation_is_part_of_the_noise_of_electrons_too() -> None:
+    fields = {"gain": 4.0, "read_noise": 2.0, "offset": 100.0, "step": 1.5}
+    frame = Frame(np.ones((4, 4)), "YX", "electron", Unmodelled("no gain"))
+    noise = _with_detector(frame, fields).noise
+    assert (noise.a, noise.b, noise.offset) == pytest.approx((1.0, 4.0 + (4 * 1.5) ** 2 / 12, 0.0))

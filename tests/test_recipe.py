@@ -158,7 +158,7 @@ WRONG = [
         "given_detector",
         "detector = { gain = 2.0 }",
         "detector: unknown keys [], missing keys ['read_noise']; expected gain, read_noise and optionally offset, saturation, "
-        "gain_std, read_noise_std, offset_std, saturation_std, source",
+        "gain_std, read_noise_std, offset_std, saturation_std, source, step",
     ),
     (
         "given_detector",
@@ -341,6 +341,10 @@ def test_the_frames_own_noise_is_its_detector():
     raw = Detector(2.0, 3.0, 100.0)
     after = recipe.run(steps, frame().replace(noise=raw.noise())).noise
     assert (after.a, after.b, after.offset) == pytest.approx((0.5, 2.25, 100.0))
+    digital = Detector(2.0, 3.0, 100.0, step=4.0).noise()
+    assert recipe.run(steps, frame().replace(noise=digital)).noise.b == pytest.approx(2.25 + 16 / 12)
+    [problem] = recipe.check(steps, frame().replace(noise=Noise(0.0, 4.0)))
+    assert "has no shot noise, so no gain" in problem.message
 
 
 def test_a_header_without_offset_takes_the_bias_level(tmp_path):

@@ -81,6 +81,26 @@ def test_a_dark_with_its_bias_asks_for_equal_exposures():
     assert done.noise.offset == 0
 
 
+def test_a_flat_is_normalised_channel_by_channel():
+    vignette = 1 - 0.3 * np.hypot(*np.mgrid[-1:1:24j, -1:1:24j])
+    lamp = np.array([900.0, 2000.0]).reshape(2, 1, 1)  # the lamp's colour must not tint the channels
+    flat = flat_frame(np.ones((24, 24))).replace(data=lamp * vignette, axes="CYX")
+    light = flat_frame(np.ones((24, 24))).replace(
+        data=np.array([50.0, 70.0]).reshape(2, 1, 1, 1) * vignette[None, None], axes="CZYX"
+    )
+    done = calibrate.divide_flat(light.replace(data=light.data[:, 0], axes="CYX"), flat=flat)
+    assert done.data == pytest.approx(np.median(vignette) * np.broadcast_to([[[50.0]], [[70.0]]], (2, 24, 24)))
+    many = calibrate.divide_flat(light, flat=flat.replace(data=flat.data[:, None], axes="CZYX"))
+    assert many.data[:, 0] == pytest.approx(done.data)
+
+
+def test_a_master_stands_for_the_mean_exposure():
+    parts = [frame(np.full((4, 4), 120.0), exposure=t) for t in (10.0, 20.0)]
+    assert calibrate.master(parts, method="mean").observation.exposure == 15.0
+    assert calibrate.master(parts[:1]).observation.exposure == 10.0
+    assert calibrate.master([parts[0], frame(np.ones((4, 4)), exposure=None)]).observation.exposure is None
+
+
 def test_what_belongs_to_another_detector_is_refused():
     light = frame(np.ones((4, 4)))
     with pytest.raises(FrameError, match="does not fit"):

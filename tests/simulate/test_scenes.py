@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from firstlight import simulate
+from firstlight.errors import FrameError
 
 
 def rng(seed: int = 1) -> np.random.Generator:
@@ -50,7 +51,7 @@ def test_sensor_follows_its_own_noise_law() -> None:
     scene = np.full((64, 64), 200.0)
     shots = np.stack([sensor.expose(scene, rng(i), exposure=10) for i in range(400)]).astype(float)
     mean = sensor.mean(scene, 10)
-    var = sensor.detector.noise().variance(mean) + 1 / 12  # quantisation
+    var = sensor.detector.noise().variance(mean)
     assert abs((shots.mean(0) - mean) / np.sqrt(var / 400)).max() < 5.5
     assert (shots.var(0, ddof=1) / var).mean() == pytest.approx(1.0, abs=0.01)
     assert 10 < (sensor.dark > 1).sum() < 90
@@ -60,6 +61,20 @@ def test_sensor_saturates_and_clips() -> None:
     sensor = simulate.make_sensor((8, 8), rng(), bits=8, offset=20)
     assert (sensor.expose(np.full((8, 8), 1e6), rng()) == 255).all()
     assert sensor.bias(rng()).dtype == np.uint16
+
+
+def test_the_law_of_a_sensor_holds_its_quantisation() -> None:
+    sensor = simulate.make_sensor((200, 200), rng(), gain=6.0, read_noise=4.0, prnu=0.0, dark=0.0)
+    dark = sensor.expose(np.zeros((200, 200)), rng()).astype(float)
+    assert dark.var() == pytest.approx(
+        float(sensor.detector.noise().variance(np.array(200.0))), rel=4.5 * np.sqrt(2 / dark.size) + 0.01
+    )
+
+
+@pytest.mark.parametrize("bits", [0, 17])
+def test_a_saturation_that_uint16_would_wrap_is_refused(bits: int) -> None:
+    with pytest.raises(FrameError, match="expected 1 to 65535"):
+        simulate.make_sensor((8, 8), rng(), bits=bits)
 
 
 def test_cosmic_rays_are_sharp_and_few() -> None:

@@ -111,7 +111,7 @@ def _with_dark(frame: Frame, dark: Frame, current: Array, scale: float) -> Noise
 
 
 def divide_flat(frame: Frame, *, flat: Frame, least: float = 0.05) -> Frame:
-    """The frame divided by a flat whose median over good pixels is made 1 (per colour of a mosaic), float; unit kept.
+    """The frame divided by a flat whose median over good pixels is made 1 (per channel, and colour of a mosaic); unit kept.
 
     The flat's relative variance goes to c. Where the flat is below `least` of its median the pixel is flagged DEAD, where it
     is not finite NO_DATA, and the value stays undivided. Raises FrameError where frame or flat still has its offset, shapes
@@ -150,21 +150,29 @@ def _flattened(frame: Frame, flat: Frame, share: Array, low: Array) -> Noise | U
     return replace(noise, a=_small(noise.a), b=_small(noise.b), c=_small(noise.c + c), d=_small(noise.d))
 
 
-def _norm(frame: Frame, flat: Frame, values: Array) -> Any:
-    """Median of the flat's good pixels, one number, or a map per colour of the frame's (or flat's) mosaic."""
+def _norm(frame: Frame, flat: Frame, values: Array) -> Array:
+    """Median of the flat's good pixels, of each channel and each colour of the frame's (or flat's) mosaic; broadcasts."""
     good = np.isfinite(values) & (values > 0)
     if flat.flags is not None:
         good &= np.asarray(flat.flags) == 0
     mosaic = frame.geometry if isinstance(frame.geometry, Mosaic) else flat.geometry
+    channel = flat.axes.find("C")
+    if channel < 0:
+        return _median(mosaic, values, good)
+    planes = zip(*(np.moveaxis(part, channel, 0) for part in (values, good)), strict=True)
+    return np.stack([_median(mosaic, v, g) for v, g in planes], axis=channel)
+
+
+def _median(mosaic: Any, values: Array, good: Array) -> Array:
     shape = (values.shape[-2], values.shape[-1])
-    colour = mosaic.at(shape) if isinstance(mosaic, Mosaic) else np.zeros(shape, dtype=int)
-    norm = np.ones(shape, dtype=values.dtype)
+    colour = mosaic.at(shape) if isinstance(mosaic, Mosaic) else np.zeros((1, 1), dtype=int)
+    norm = np.ones(colour.shape, dtype=values.dtype)
     for index in np.unique(colour):
         here = good & (colour == index)
         if not here.any():
             raise FrameError("calibrate.divide_flat: the flat has no good positive pixel; is it a bias-subtracted exposure?")
         norm[colour == index] = np.median(values[here])
-    return norm if isinstance(mosaic, Mosaic) else norm[0, 0]
+    return norm.reshape((1,) * (values.ndim - 2) + norm.shape)
 
 
 def calibrate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -139,9 +140,9 @@ def combine(frames: Sequence[Frame], *, method: str = "clip", sigma: float = 3.0
     pixel's own robust scatter, which alone is used where the noise is unknown; symmetric clipping below 5 sigma lowers the
     mean of few-electron Poisson signals, and so does the median (by up to 1/6 e-). Noise: a and b divided by the number of
     frames used at each pixel (times the normal median's inefficiency); c and d, the noise of shared masters, average only
-    between frames that `register` shifted differently. Noise unknown: std from the scatter. Where no frame is usable, the
-    data are the plain mean and the flags those of all frames. Works in blocks of rows. Raises FrameError for no frames, or
-    frames that differ in shape, axes, unit or offset.
+    between frames that `register` shifted differently. Noise unknown: std from the scatter. Exposure: the mean. Where no
+    frame is usable, the data are the plain mean and the flags those of all frames. Works in blocks of rows. Raises FrameError
+    for no frames, or frames that differ in shape, axes, unit or offset.
     """
     return stacked("calibrate.combine", frames, method, sigma)
 
@@ -163,7 +164,18 @@ def stacked(step: str, frames: Sequence[Frame], method: str, sigma: float) -> Fr
         noise = _thinned(noise, count, n, method, first.shape) if alike else _rebuilt(noise, parts)
         std = None
     flags = None if bad is None or not bad.any() else bad
-    return first.then(step, {"method": method, "sigma": sigma, "frames": n}, data=data, noise=noise, std=std, flags=flags)
+    about = replace(first.observation, exposure=_exposure(frames))
+    params = {"method": method, "sigma": sigma, "frames": n}
+    return first.then(step, params, data=data, noise=noise, std=std, flags=flags, observation=about)
+
+
+def _exposure(frames: Sequence[Frame]) -> float | None:
+    """The exposure [s] that a mean of frames stands for: the mean of theirs; unknown where one of them is."""
+    times = [f.observation.exposure for f in frames]
+    known = [t for t in times if t is not None]
+    if len(known) < len(times):
+        return None
+    return times[0] if len(set(known)) == 1 else float(np.mean(known))
 
 
 def _check_stack(step: str, frames: Sequence[Frame], method: str, sigma: float) -> None:

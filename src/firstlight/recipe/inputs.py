@@ -147,6 +147,10 @@ def _own_detector(parameter: Parameter, frame: Frame, place: Place) -> Detector:
     frame.need("detector = 'camera'", Unit.ADU)
     seen, facts = frame.observation, io.stated(frame)
     if isinstance(frame.noise, Noise):
+        if not np.all(np.asarray(frame.noise.a) > 0):
+            raise RecipeError(
+                "detector = 'camera': the frame's noise model has no shot noise, so no gain; give a file or a table"
+            )
         gain = 1 / frame.noise.a
         return Detector(
             gain, np.sqrt(frame.noise.b) * gain, frame.noise.offset, seen.saturation, source="the frame's own noise"

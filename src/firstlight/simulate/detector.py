@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from firstlight.errors import FrameError
 from firstlight.noise import Detector
 
 __all__ = ["Sensor", "make_sensor"]
@@ -20,7 +21,7 @@ class Sensor:
     """A detector with its fixed patterns: ADU = clip(round(offset + (Poisson(response e + dark t) + N(0, rn)) / gain)).
 
     gain [e-/ADU], read_noise [e-], offset and saturation [ADU]; dark [e-/s] and response [1] are (Y, X) maps, hot pixels
-    in the dark map, PRNU and vignetting in the response.
+    in the dark map, PRNU and vignetting in the response. Raises FrameError for a saturation that 16 bits do not hold.
     """
 
     gain: float
@@ -30,10 +31,14 @@ class Sensor:
     dark: Array
     response: Array
 
+    def __post_init__(self) -> None:
+        if not 0 < self.saturation < 1 << 16:
+            raise FrameError(f"simulate: saturation {self.saturation} ADU, expected 1 to 65535: exposures are uint16")
+
     @property
     def detector(self) -> Detector:
-        """The true calibration of this sensor."""
-        return Detector(self.gain, self.read_noise, self.offset, self.saturation, source="simulation")
+        """The true calibration of this sensor, its quantisation by whole ADU included."""
+        return Detector(self.gain, self.read_noise, self.offset, self.saturation, source="simulation", step=1.0)
 
     def mean(self, electrons: ArrayLike, exposure: float = 0.0) -> Array:
         """Expected counts [ADU], unclipped, for a scene [e-, axes ... Y X] and `exposure` [s] of dark current."""
