@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from firstlight import Flag, Frame, Mosaic, Unit, Unmodelled, simulate
+from firstlight import Flag, Frame, Mosaic, Observation, Unit, Unmodelled, simulate
 from firstlight.calibrate.single import transfer_single
 from firstlight.errors import FrameError
 from firstlight.geometry import BAYER
@@ -149,6 +149,17 @@ def test_drizzled_hubble_images_are_refused_for_their_correlated_noise(data):
         image = next(np.asarray(h.data, dtype=np.float64) for h in hdus if h.data is not None and h.data.ndim == 2)
     with pytest.raises(FrameError, match="neighbouring pixels correlate"):
         transfer_single(frame(image))
+
+
+def test_the_files_own_black_level_splits_the_floor():
+    raw = frame(recorded(smooth(), 12))
+    plain = transfer_single(raw).detector
+    known = transfer_single(raw.replace(observation=Observation(offset=OFFSET))).detector
+    assert known.offset == OFFSET
+    assert known.read_noise == pytest.approx(READ_NOISE, abs=1.0)
+    assert plain.offset != pytest.approx(OFFSET, abs=0.5)
+    level = np.array([130.0, 300.0])
+    np.testing.assert_allclose(known.noise().variance(level), plain.noise().variance(level), rtol=0.01)
 
 
 @pytest.mark.parametrize("field", ["002_1", "003_2", "007_1", "008_1"])

@@ -133,6 +133,7 @@ def test_doubts() -> None:
     assert doubts(np.rint(sky).astype(np.uint16)) == ""
     stretched = np.rint(1.3 * np.rint(sky)).astype(np.uint8)
     assert "stretched after quantisation" in doubts(stretched)
+    assert doubts(np.rint(rng.normal(3e4, 5e3, (16, 16))).astype(np.uint16)) == ""  # as many levels as pixels
     assert "8 bit" in doubts(np.rint(sky).astype(np.uint8))
     assert "clipped at black" in doubts(np.maximum(np.rint(sky - 92), 0).astype(np.uint16))
     top = np.minimum(np.rint(sky * 10), 1100).astype(np.uint16)

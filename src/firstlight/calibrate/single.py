@@ -65,11 +65,15 @@ def transfer_single(
     fraction of blocks at each brightness, and a line fitted. Flatness and brightness are judged by the eight neighbouring
     blocks, whose noise is independent, so that neither choice biases the variance. Levels whose other details hold more than
     `structure` times the energy of the diagonal are texture and left out. With `gain` only the floor is fitted. `offset`
-    [ADU] splits the floor into offset and read noise; without it the noise law holds as it is and the split stays unknown.
+    [ADU], the file's own black level by default, splits the floor into offset and read noise; with neither the noise law
+    holds as it is and the split stays unknown.
     Raises FrameError where fewer than three separate levels are left (one with `gain`), or the noise of neighbouring pixels
     correlates by more than `correlation`. Signal-dependent noise from one image: Foi et al., IEEE TIP 17, 1737 (2008).
     """
     data, ok = _prepare(frame, gain)
+    black = frame.observation.offset
+    if offset is None and black is not None and np.ptp(black) == 0:
+        offset = float(np.ravel(black)[0])
     step = lattice(data[ok])
     rows, cols = frame.period()
     planes = [_blocks(data[y::rows, x::cols], ok[y::rows, x::cols]) for y in range(rows) for x in range(cols)]

@@ -222,15 +222,15 @@ def plausibility(frame: Frame) -> list[str]:
         return [*out, f"all {values.size} pixels looked at have the same value, {values[0]:g}"]
     levels, counts = np.unique(values, return_counts=True)
     noise = flat_noise(frame)
-    return [*out, *_containers(frame, levels), *_piles(frame, levels, counts), *_noise(frame, noise, values)]
+    return [*out, *_containers(frame, levels, values.size), *_piles(frame, levels, counts), *_noise(frame, noise, values)]
 
 
-def _containers(frame: Frame, levels: Array) -> list[str]:
+def _containers(frame: Frame, levels: Array, n: int) -> list[str]:
     out = []
     dtype = np.dtype(frame.data.dtype)
     if dtype.kind == "f" and levels.size > 2 and np.all(levels == np.rint(levels)):
         out.append(f"every value is a whole number though the data are {dtype}: raw counts or photon counts in {frame.unit}?")
-    if levels.size <= 256 and levels.size > 2:
+    if 2 < levels.size <= 256 and n > 8 * levels.size:  # fewer pixels than that leave levels out by chance
         gap = np.diff(levels)
         central = gap[levels.size // 20 : max(levels.size // 2, 1)]  # tails are sparse anyway
         missing = np.mean(central > 1.5 * gap.min()) if central.size else 0
