@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight.calibrate import superpixel
+from firstlight.calibrate import superpixel, to_electrons
 from firstlight.calibrate.superpixel import downsample_documented, superpixels
 from firstlight.errors import FrameError
 from firstlight.frame import Flag, Frame, Observation, Unit
@@ -192,3 +192,12 @@ def test_documented_is_the_area_mean_of_rggb_cells_whatever_the_mosaic():
     np.testing.assert_allclose(fuji.data, want, rtol=1e-6)
     with pytest.warns(UserWarning, match="mixtures"):
         downsample_documented(mosaic_frame(data, BAYER, (0, 1)), factor=2)
+
+
+def test_a_binned_frame_no_longer_tells_its_gain():
+    frame = superpixels(mosaic_frame(np.full((8, 8), 700.0), noise=Noise(0.4, 2.0, 512.0)))
+    with pytest.raises(FrameError, match="no longer|does not tell the gain"):
+        to_electrons(frame)
+    electrons = to_electrons(frame, gain=2.5)
+    np.testing.assert_allclose(electrons.data, (700.0 - 512.0) * 2.5)
+    np.testing.assert_allclose(np.ravel(electrons.noise.a), [1.0, 0.5, 1.0])

@@ -12,6 +12,7 @@ _NAMES = {
     "combine": "outliers",
     "divide_flat": "dark_flat",
     "documented": "detector",
+    "downsample_documented": "superpixel",
     "emva_descriptor": "emva",
     "flag_cosmic_rays": "outliers",
     "flag_hot_pixels": "outliers",
@@ -24,6 +25,7 @@ _NAMES = {
     "subtract_bias": "dark_flat",
     "subtract_dark": "dark_flat",
     "subtract_offset": "detector",
+    "superpixels": "superpixel",
     "to_counts": "detector",
     "to_electrons": "detector",
     "Transfer": "line",
@@ -40,6 +42,7 @@ __all__ = [
     "combine",
     "divide_flat",
     "documented",
+    "downsample_documented",
     "emva_descriptor",
     "flag_cosmic_rays",
     "flag_hot_pixels",
@@ -52,6 +55,7 @@ __all__ = [
     "subtract_bias",
     "subtract_dark",
     "subtract_offset",
+    "superpixels",
     "to_counts",
     "to_electrons",
     "transfer",
@@ -88,6 +92,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_na
     from firstlight.calibrate.register import measure_shift, shift_between
     from firstlight.calibrate.scan import transmission
     from firstlight.calibrate.single import transfer_single
+    from firstlight.calibrate.superpixel import downsample_documented, superpixels
 else:
 
     def __getattr__(name: str) -> Any:

@@ -29,7 +29,7 @@ OFFSET_STEPS = frozenset(
 MAP_STEPS = frozenset(
     f"calibrate.{k}" for k in ("subtract_bias", "subtract_dark", "divide_flat", "combine", "master", "transmission")
 )
-GAIN_STEPS = frozenset(f"calibrate.{k}" for k in ("divide_flat", "combine", "master"))
+GAIN_STEPS = frozenset(f"calibrate.{k}" for k in ("divide_flat", "combine", "master", "superpixels", "downsample_documented"))
 
 
 def assign(frame: Frame, *, detector: Detector) -> Frame:
