@@ -155,8 +155,8 @@ class Frame:
             self,
             data=self.data[box.slices],
             noise=self.noise.crop(self.shape, box) if isinstance(self.noise, Noise) else self.noise,
-            std=_crop_plane(self.std, self.shape, box),
-            flags=_crop_plane(self.flags, self.shape, box),
+            std=_crop_plane(self.std, box),
+            flags=_crop_plane(self.flags, box),
             geometry=None if self.geometry is None else self.geometry.crop(self.axes, box),
             observation=_replace(self.observation, **cells),
         )
@@ -182,7 +182,7 @@ def _broadcasts(part: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(part) <= len(shape) and all(m in (1, n) for m, n in zip(part, tail, strict=True))
 
 
-def _crop_plane(plane: Any, shape: tuple[int, ...], box: Box) -> Any:
+def _crop_plane(plane: Any, box: Box) -> Any:
     if plane is None:
         return None
     tail = box.slices[box.ndim - len(plane.shape) :]

@@ -203,7 +203,7 @@ def _mosaic_file(path: Path, like: Frame, shape: tuple[int, ...], std: bool, sto
         exif_at = f.seek(0, 2)
         f.write(_exif(like, exif_at))
     with tifffile.TiffFile(path, mode="r+") as tiff:
-        page = tiff.pages[0]
+        page: Any = tiff.pages[0]
         start, entry = page.dataoffsets[0], page.tags[EXIF - 1]
         entry.overwrite(exif_at)
     with path.open("r+b") as f:  # tifffile writes no EXIF pointer of its own: a neighbouring tag is renamed to it

@@ -55,7 +55,7 @@ def _read(path: Path, file: IO[bytes], raw: bytes) -> Frame:
     size = int(h["nsymbt"])
     extended = mapped(path, file, np.uint8, HEAD, (size,)) if size else np.empty(0, np.uint8)
     fei = _fei(h, extended)
-    dtype = np.dtype(order + _pixel(path, h, raw, order))
+    dtype = np.dtype(order + _pixel(h, raw, order))
     axes, shape = _layout(path, h, labels)
     data: Any = _upright(path, h, axes, mapped(path, file, dtype, HEAD + size, shape))
     if (wanted := described_axes(path)) and len(wanted) != len(axes) and set(axes) <= set(wanted):
@@ -100,7 +100,7 @@ def _header(path: Path, raw: bytes) -> tuple[str, Any]:
     return order, h
 
 
-def _pixel(path: Path, h: Any, raw: bytes, order: str) -> str:
+def _pixel(h: Any, raw: bytes, order: str) -> str:
     """Type of a pixel; mode 0 is signed unless IMOD's stamp, or a maximum over 127, says otherwise."""
     if int(h["mode"]) != 0:
         return MODES[int(h["mode"])]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from firstlight.box import Box
 from firstlight.errors import ReadError
 from firstlight.frame import Frame, Observation, Unit
-from firstlight.io.partial import Partial, read_described
+from firstlight.io.partial import MappedWriter, read_described
 from firstlight.noise import Unmodelled
 
 __all__ = ["create", "read"]
@@ -28,25 +28,6 @@ def read(path: Path, ext: str | int | None = None) -> Frame:
     return read_described(data, path, plain)
 
 
-class _Writer:
-    def __init__(self, path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> None:
-        self._partial = Partial(path)
-        self._data = np.lib.format.open_memmap(self._partial.temp, mode="w+", dtype=dtype, shape=shape)
-        self._std = self._partial.describe(like, shape, std)
-
-    def put(self, box: Box, block: Any, std: Any = None) -> None:
-        self._data[box.slices] = block
-        if self._std is not None:
-            self._std[box.slices] = std
-
-    def close(self) -> None:
-        self._data.flush()
-        self._partial.commit()
-
-    def abort(self) -> None:
-        self._partial.abort()
-
-
-def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> _Writer:
+def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> MappedWriter:
     """A writer of one .npy array with companions."""
-    return _Writer(path, like, shape, dtype, std)
+    return MappedWriter(path, like, shape, std, partial(np.lib.format.open_memmap, mode="w+", dtype=dtype, shape=shape))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from firstlight.atomic import beside
+from firstlight.box import Box
 from firstlight.errors import ReadError
 from firstlight.frame import Frame
 from firstlight.io import describe
 
-__all__ = ["Partial", "companions", "read_described"]
+__all__ = ["MappedWriter", "Partial", "companions", "read_described"]
 
 
 class Partial:
@@ -61,6 +63,34 @@ class Partial:
                 shutil.rmtree(temp)
             else:
                 temp.unlink(missing_ok=True)
+
+
+class MappedWriter:
+    """A writer of the array that `make(temporary path)` maps, with companions beside it."""
+
+    def __init__(self, path: Path, like: Frame, shape: tuple[int, ...], std: bool, make: Callable[[Path], Any]) -> None:
+        self._partial = Partial(path)
+        try:
+            self._data = make(self._partial.temp)
+            self._std = self._partial.describe(like, shape, std)
+        except BaseException:
+            self._partial.abort()
+            raise
+
+    def put(self, box: Box, block: Any, std: Any = None) -> None:
+        """Write `block` [unit of the frame] at `box` (all axes), and its standard error where the output has one."""
+        self._data[box.slices] = block
+        if self._std is not None:
+            self._std[box.slices] = std
+
+    def close(self) -> None:
+        """Finish and rename to the final name."""
+        self._data.flush()
+        self._partial.commit()
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        self._partial.abort()
 
 
 def save_map(path: Path, part: Any) -> None:

@@ -129,7 +129,7 @@ def _frame(path: Path, tif: Any, index: int, alone: bool) -> Frame:
     axes = "".join(a for a in "TSCZA" if a in stored) + "YX"
     order = [stored.index(a) for a in axes]
     data = _data(path, tif, index, shape, order)
-    facts = _facts(tif, series, axes)
+    facts = _facts(tif, series)
     unit, reason = _unit(page, np.dtype(series.dtype), facts)
     header = {
         "format": "TIFF",
@@ -306,7 +306,7 @@ def _mosaic(page: Any) -> Mosaic | None:
     return Mosaic(tuple(tuple(flat[r * cols : (r + 1) * cols]) for r in range(rows)))
 
 
-def _facts(tif: Any, series: Any, axes: str) -> dict[str, Any]:
+def _facts(tif: Any, series: Any) -> dict[str, Any]:
     """What tags and metadata say: spacing [um], exposure [s], instrument, time, band, and, in our own files, the unit."""
     page = series.keyframe
     tags = {k: page.tags.valueof(n) for k, n in (("make", 271), ("model", 272), ("software", 305), ("time", 306))}

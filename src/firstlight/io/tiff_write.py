@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from firstlight.box import Box
 from firstlight.errors import WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.io.contiguous import refuse_packed
-from firstlight.io.partial import Partial
+from firstlight.io.partial import MappedWriter
 
 __all__ = ["OME_TYPES", "create"]
 
@@ -20,56 +20,31 @@ CLASSIC_BYTES = (1 << 32) - (1 << 26)  # offsets of 32 bits, with room for the p
 OME_TYPES = ("int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64")
 
 
-class _Writer:
-    def __init__(self, path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> None:
-        import tifffile
-
-        self._partial = Partial(path)
-        try:
-            options = (
-                _ome(path, like, dtype)
-                if path.name.lower().endswith((".ome.tif", ".ome.tiff"))
-                else _shaped(like, shape, dtype)
-            )
-            self._data = tifffile.memmap(
-                self._partial.temp,
-                shape=shape,
-                dtype=dtype.newbyteorder("="),
-                bigtiff=prod(shape) * dtype.itemsize > CLASSIC_BYTES,
-                software="firstlight",
-                resolution=tuple(1e4 / like.spacing[a] if like.spacing.get(a) else 1.0 for a in "XY"),
-                resolutionunit="CENTIMETER" if {"X", "Y"} <= set(like.spacing) else "NONE",
-                **options,
-            )
-            self._std = self._partial.describe(like, shape, std)
-        except BaseException:
-            self._partial.abort()
-            raise
-
-    def put(self, box: Box, block: Any, std: Any = None) -> None:
-        self._data[box.slices] = block
-        if self._std is not None:
-            self._std[box.slices] = std
-
-    def close(self) -> None:
-        self._data.flush()
-        self._partial.commit()
-
-    def abort(self) -> None:
-        self._partial.abort()
-
-
-def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> _Writer:
+def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> MappedWriter:
     """A writer of one uncompressed TIFF (BigTIFF from 4 GB on), OME-TIFF where named .ome.tif, with companions.
 
     Raises WriteError for types that TIFF or OME do not have, and for OME of both T and A, or C and S.
     """
+    import tifffile
+
     refuse_packed(path)
     if dtype.kind not in "fiu" or dtype.name == "longdouble" or dtype.itemsize > 8:
         raise WriteError(f"{path}: TIFF holds real numbers, got {dtype}; cast the data")
     if min(shape) < 1:
         raise WriteError(f"{path}: TIFF holds no empty axis, got shape {shape}")
-    return _Writer(path, like, shape, dtype, std)
+    ome = path.name.lower().endswith((".ome.tif", ".ome.tiff"))
+    options = _ome(path, like, dtype) if ome else _shaped(like, shape, dtype)
+    make = partial(
+        tifffile.memmap,
+        shape=shape,
+        dtype=dtype.newbyteorder("="),
+        bigtiff=prod(shape) * dtype.itemsize > CLASSIC_BYTES,
+        software="firstlight",
+        resolution=tuple(1e4 / like.spacing[a] if like.spacing.get(a) else 1.0 for a in "XY"),
+        resolutionunit="CENTIMETER" if {"X", "Y"} <= set(like.spacing) else "NONE",
+        **options,
+    )
+    return MappedWriter(path, like, shape, std, make)
 
 
 def _source(like: Frame) -> str:

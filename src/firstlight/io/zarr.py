@@ -68,14 +68,14 @@ def read(path: Path, ext: str | int | None = None) -> Frame:
 
     if not path.is_dir():
         raise ReadError(f"{path}: is a file, expected a Zarr folder; unpack it")
-    node = zarr.open(path, mode="r")
+    node: Any = zarr.open(path, mode="r")
     for part in str(ext).split("/") if ext is not None else ():
         if isinstance(node, zarr.Array) or part not in node:
             raise ReadError(f"{path}: holds no {ext!r}; choose one of {', '.join(_names(node)) or '(nothing)'}")
         node = node[part]
     if isinstance(node, zarr.Array):
         return _plain(path, node)
-    attrs = dict(node.attrs)
+    attrs: dict[str, Any] = dict(node.attrs)
     if OURS in attrs:
         return _described(path, node, attrs[OURS])
     levels = attrs.get("ome", attrs).get("multiscales")
