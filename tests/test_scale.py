@@ -1,9 +1,12 @@
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight import Box, Frame, Mosaic, Noise, scale
+from firstlight import Box, Frame, Mosaic, Noise, restore, scale
 from firstlight.errors import FrameError
 from firstlight.geometry import XTRANS
 
@@ -48,9 +51,41 @@ def test_memory_bounds_the_blocks_and_ticks_count_them() -> None:
     frame = noisy((400, 300), "YX")
     out, seen = Memory(frame.shape), []
     scale.map_blocks(blur, frame, out, halo=2, memory=12 << 20, workers=2, tick=lambda i, n: seen.append((i, n)))
-    assert out.largest * (2 + 2) * scale.BYTES_PER_PIXEL <= 12 << 20
+    assert out.largest * (2 + 1) * scale.BYTES_PER_PIXEL <= 12 << 20
     assert seen == [(i + 1, len(seen)) for i in range(len(seen))]
     assert len(seen) > 1
+
+
+def traced(action: Callable[[], object]) -> int:
+    """Peak of the memory that `action` allocates [bytes]."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float64"])
+@pytest.mark.parametrize("std", [False, True])
+@pytest.mark.parametrize("maps", [False, True])
+def test_the_memory_stated_is_kept(maps: bool, std: bool, dtype: str) -> None:
+    rng = np.random.default_rng(7)
+    shape, memory = (2, 400, 900), 40 << 20
+    noise = Noise(1.0 + 0.1 * rng.random(shape[1:]), 4.0 + rng.random(shape[1:]), 0.0, 1e-6) if maps else Noise(1.0, 4.0)
+    frame = Frame(rng.poisson(90.0, shape).astype(dtype), "CYX", "adu", noise)
+
+    def step(block: Frame) -> Frame:
+        return restore.nonlocal_means(block, std=std)
+
+    step(frame.crop(Box((0, 0, 0), (1, 40, 40))))
+    block = frame.crop(Box((0, 0, 0), (1, 200, 900)))
+    assert traced(lambda: step(block)) <= scale.BYTES_PER_PIXEL * 200 * 900
+    out = Memory(shape)
+    halo = restore.halo(frame)
+    peak = traced(lambda: scale.map_blocks(step, frame, out, halo=halo, memory=memory, workers=2))
+    assert (out.count == 1).all()
+    assert 0.2 * memory < peak < memory
 
 
 def test_blocks_of_a_mosaic_start_at_its_period() -> None:
@@ -84,5 +119,5 @@ def test_lazy_data_are_read_once_per_block_plus_halo() -> None:
             return block
 
     frame = Frame(Counting(), "YX", "adu", Noise(1.0, 1.0))
-    scale.map_blocks(blur, frame, Memory((300, 100)), halo=2, memory=scale.BYTES_PER_PIXEL * 4 * 100 * 40, workers=2)
+    scale.map_blocks(blur, frame, Memory((300, 100)), halo=2, memory=scale.BYTES_PER_PIXEL * 3 * 100 * 40, workers=2)
     assert 30000 <= Counting.read <= 30000 * 1.2

@@ -1,7 +1,8 @@
 """Running a local step over frames larger than memory: read, compute and write overlapped by threads.
 
 A step is local where it declares `halo`, the pixels it looks beyond its own along Y and X (a number, or a function of
-the frame and the step's parameters). Memory in flight is (workers + 2) blocks of at most `memory` bytes in all.
+the frame and the step's parameters). At most `memory` bytes are in use:
+`workers` blocks with their halos being computed, and the room of one more for results that wait to be written in order.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from firstlight.tiles import Tile, plan
 
 __all__ = ["bands", "map_blocks"]
 
-BYTES_PER_PIXEL = 96  # measured peak of the non-local means per pixel of a block, all its float32 planes together
+BYTES_PER_PIXEL = 128  # measured peak of the non-local means per pixel read: noise maps, float64, std; plain: 98
 MEMORY = 1 << 30
 
 
@@ -34,7 +35,7 @@ def bands(frame: Frame, halo: int, memory: int = MEMORY, workers: int = 2) -> li
     """
     height, width = frame.shape[-2:]
     period = frame.period()
-    room = memory // ((workers + 2) * BYTES_PER_PIXEL)
+    room = memory // ((workers + 1) * BYTES_PER_PIXEL)  # pixels of one block, its halo included
     cols = width
     while cols > 4096 and room // cols < 8 * halo + 64:
         cols = -(-cols // 2)
