@@ -70,6 +70,15 @@ def test_inverse_with_a_map_agrees_with_the_scalar_one() -> None:
         assert whole[i, i] == pytest.approx(float(one), abs=0.02 * gain[i, i])
 
 
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 30.0])
+def test_inverse_with_a_map_goes_on_straight_below_zero_like_the_scalar_one(sigma: float) -> None:
+    z = 2 * np.sqrt(0.375 + sigma**2) - np.array([0.0, 2.0, 7.9, 8.1, 15.0, 40.0])[:, None]
+    near = np.linspace(sigma, 1.001 * sigma, 100)
+    whole = Noise(1.0, near**2).unstabilise(np.broadcast_to(z, (6, 100)))
+    one = Noise(1.0, sigma**2).unstabilise(z)
+    assert whole[:, :1] == pytest.approx(one, rel=0.005, abs=0.03)
+
+
 def test_inverse_is_continuous_and_monotone_through_the_ends_of_the_table() -> None:
     for sigma in (0.0, 1.6, 30.0):
         z = np.linspace(-3, 250, 20000)

@@ -239,12 +239,15 @@ def _invert_map(z: Array, sigma: Array, levels: Array) -> Array:
     tables = np.stack([_remainder(float(k)) for k in np.exp(np.linspace(lo, hi, 33)) - 0.1])
     place = np.clip((np.log(sigma + 0.1) - lo) / max(hi - lo, 1e-12) * 32, 0, 32)
     j = np.minimum(place.astype(int), 31)
-    t = z - 2 * np.sqrt(0.375 + sigma**2)
-    pos = np.clip((t - _GRID[0]) / (_GRID[1] - _GRID[0]), 0, _GRID.size - 1.000001)
+    g, step = place - j, _GRID[1] - _GRID[0]
+    under = np.minimum(z - 2 * np.sqrt(0.375 + sigma**2) - _GRID[0], 0)  # below the table on in a straight line
+    z = z - under
+    pos = np.clip((z - 2 * np.sqrt(0.375 + sigma**2) - _GRID[0]) / step, 0, _GRID.size - 1.000001)
     i = pos.astype(int)
-    f, g = pos - i, place - j
+    f = pos - i
     low, high = (tables[j + k, i] * (1 - f) + tables[j + k, i + 1] * f for k in (0, 1))
-    return np.asarray(_far(z, sigma) + low * (1 - g) + high * g)
+    rise = z / 2 + ((tables[j, 1] - tables[j, 0]) * (1 - g) + (tables[j + 1, 1] - tables[j + 1, 0]) * g) / step
+    return np.asarray(_far(z, sigma) + low * (1 - g) + high * g + under * rise)
 
 
 _GRID = np.linspace(-8.0, 120.0, 6401)

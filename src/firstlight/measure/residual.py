@@ -81,8 +81,10 @@ def residual(frame: Frame, restored: Frame, *, bins: int = 8, edge: int = 0, pix
     """Chi-square per bin of the restored signal beside its expectation, lag-1 correlation and bias.
 
     `frame` is the calibrated noisy frame, `restored` the same pixels in the same unit; flagged (in either) and non-finite
-    pixels and `edge` px along the border are left out and counted, and above `pixels` pixels blocks are sampled. Raises
-    FrameError where frames do not match or no pixel is left.
+    pixels and `edge` px along the border are left out and counted, and above `pixels` pixels blocks are sampled. v(x_hat) is
+    itself an estimate: where the noise at zero signal is below a few electrons, and on a blank sky, where x_hat scatters
+    about zero and shot noise is counted for its positive errors alone, the ratio of a faithful restorer lies 3 to 15 % off 1.
+    Raises FrameError where frames do not match or no pixel is left.
     """
     same_pixels("residual", frame, restored=restored)
     if bins < 1 or edge < 0:
