@@ -169,16 +169,14 @@ def sony(data: Path, work: Path) -> None:
     print(f"  CFA {i['geometry']['pattern']}, black {o['offset']}, white {o['saturation']}, {o['setting']}")
     t = figures("transfer", path, "-o", work / "sony.json")
     print("  transfer:", {k: round(t[k], 4) for k in ("gain", "gain_std", "read_noise", "read_noise_std", "offset")})
+    options = ("--detector", work / "sony.json", "--to", "npy", "--memory")
     for memory in ("200M", "512M", "2G"):
-        seconds, peak = measured(
-            "restore", path, "-o", work / f"sony_{memory}.dng", "--detector", work / "sony.json", "--memory", memory
-        )
+        seconds, peak = measured("restore", path, "-o", work / f"sony_{memory}.npy", *options, memory)
         print(f"  restore --memory {memory}: {seconds:.1f} s CPU, {peak:.0f} MiB anonymous memory at its peak")
-    small, large = (np.asarray(io.read(work / f"sony_{m}.dng").data, dtype=np.float64) for m in ("200M", "2G"))
-    print(f"  blocks of 200M and 2G differ by at most {np.abs(small - large).max():.3g} ADU of {large.max():.0f}")
-    source, done = io.read(path), large
-    before = np.asarray(source.data, dtype=np.float64)
-    print("  mean level per cell position before", np.round(phases(before), 2), "after", np.round(phases(done), 2))
+    before = np.asarray(io.read(path).data, dtype=np.float64)
+    small, done = (np.asarray(io.read(work / f"sony_{m}.npy").data, dtype=np.float64) for m in ("200M", "2G"))
+    print(f"  blocks of 200M and 2G differ by at most {np.abs(small / done - 1).max():.2g} of a pixel's value")
+    print("  mean level per cell position: raw", np.round(phases(before), 2), "restored", np.round(phases(done), 2))
     restored_and_measured(path, work / "sony_std.dng", "--detector", work / "sony.json")
 
 
@@ -253,6 +251,9 @@ def tooth(data: Path, work: Path) -> None:
         if code:
             code, text = cli("restore", goal, "-o", work / f"tooth_restored{len(options)}.h5", "--std", "--assume-white")
             print(f"  restore --assume-white -> {code}: {text.strip().splitlines()[-1]}")
+        else:
+            m = figures("measure", goal, "--restored", work / f"tooth_restored{len(options)}.h5")
+            print(f"  measure: chi2 {m['chi2']:.3f}, expected {m['chi2_expected']:.3f}; lag-1 {m['lag1']:+.3f}")
 
 
 SECTIONS: dict[str, Callable[[Path, Path], None]] = {
