@@ -14,6 +14,7 @@ from firstlight import intake, io, jobs, outputs
 from firstlight import measure as mea
 from firstlight.errors import FirstlightError, ReadError
 from firstlight.frame import Frame, Unit
+from firstlight.io.describe import MAPS
 from firstlight.noise import Unmodelled
 from firstlight.sample import write_sample
 
@@ -92,12 +93,11 @@ def _own(data: Path, out: Path, detector: str | None) -> list[Case]:
 
 
 def _ours(path: Path, data: Path, out: Path) -> bool:
-    suffixes = [s.lower() for s in path.suffixes if s.lower() not in (".gz", ".bz2")]
     made = [out / "restored", out / "sample"] if out.resolve() == data.resolve() else [out]
     hidden = path.name.startswith(".") or any(m.resolve() in path.resolve().parents for m in made)
-    companion = path.suffix == ".npy" and len(suffixes) > 1 and suffixes[-2].strip(".") in ("std", "flags", "psf")
+    companion = path.suffix == ".npy" and Path(path.stem).suffix[1:] in MAPS
     inside = any(p.suffix == ".zarr" for p in path.parents)
-    return bool(suffixes) and suffixes[-1] in io.FORMATS and not (hidden or companion or inside)
+    return io.kind(path) in io.FORMATS and not (hidden or companion or inside)
 
 
 def _goals(cases: list[Case], folder: Path) -> list[Path]:

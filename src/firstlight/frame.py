@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as _replace
 from enum import IntFlag, StrEnum
+from hashlib import sha256
 from itertools import combinations
 from typing import Any
 
@@ -160,6 +161,10 @@ class Frame:
             geometry=None if self.geometry is None else self.geometry.crop(self.axes, box),
             observation=_replace(self.observation, **cells),
         )
+
+    def digest(self) -> str:
+        """Hexadecimal sha256 of the data in C order, as history names a frame that came in."""
+        return sha256(np.ascontiguousarray(self.data).tobytes()).hexdigest()
 
     def known_noise(self, what: str) -> Noise:
         """The noise model that `what` needs; raises FrameError with the reason where there is none."""

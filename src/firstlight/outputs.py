@@ -13,7 +13,6 @@ from firstlight.errors import FrameError, WriteError
 __all__ = ["distinct", "folder", "placed", "stem", "target", "targets"]
 
 CAMERA = (".arw", ".raf", ".nef", ".cr2", ".cr3")  # read only: a mosaic is written as DNG
-PACKED = (".gz", ".bz2")
 
 
 def target(source: Path, out: Path, several: bool, to: str | None = None) -> Path:
@@ -22,7 +21,7 @@ def target(source: Path, out: Path, several: bool, to: str | None = None) -> Pat
     Raises WriteError where `out` is a file or device in a folder's place, or is named like a file of no known format.
     """
     suffix = "." + to.lstrip(".") if to else _suffix(source)
-    if not several and out.suffix.lower() in (*io.FORMATS, *PACKED) and not out.is_dir():
+    if not several and out.suffix.lower() in (*io.FORMATS, *io.PACKED) and not out.is_dir():
         return out
     if out.exists() and not out.is_dir():
         raise WriteError(f"{out}: is a file, expected a folder for {'several results' if several else f'a {suffix} file'}")
@@ -39,7 +38,7 @@ def _suffix(path: Path) -> str:
         return ".ome.tif"
     if suffixes[-2:] == [".fits", ".gz"]:
         return ".fits.gz"
-    last = next((s for s in suffixes[::-1] if s not in PACKED), "")
+    last = io.kind(path)
     return ".dng" if last in CAMERA else last
 
 
@@ -57,7 +56,7 @@ def stem(path: Path) -> str:
     """A file's name without the extensions of its format."""
     name = path.name
     for suffix in path.suffixes[::-1]:
-        if suffix.lower() not in (*io.FORMATS, *PACKED, ".ome"):
+        if suffix.lower() not in (*io.FORMATS, *io.PACKED, ".ome"):
             break
         name = name[: -len(suffix)]
     return name

@@ -170,3 +170,10 @@ def test_a_map_that_is_on_disk_is_written_in_blocks(tmp_path: Path, monkeypatch:
     got = io.read(io.write(flagged, tmp_path / "a.npy"))
     np.testing.assert_array_equal(got.flags, flagged.flags)
     np.testing.assert_array_equal(got.data, flagged.data)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.MAP.gz", ".map"), ("a.ome.tif", ".tif"), ("a.b.bz2", ".b"), ("a.gz", ""), ("a", "")]
+)
+def test_the_kind_of_a_file_is_its_suffix_under_the_packing(name: str, kind: str) -> None:
+    assert io.kind(Path(name)) == kind

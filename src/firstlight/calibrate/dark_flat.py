@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ def master(frames: Sequence[Frame], *, method: str = "clip", sigma: float = 5.0)
 def subtract_bias(frame: Frame, *, bias: Frame) -> Frame:
     """ADU minus a master bias [ADU], float; it removes the offset, once. Negatives are kept, flags joined.
 
-    The bias's noise goes to d; saturated pixels are flagged first where their level is known. Raises FrameError where the
+    Where the bias is not finite nothing is subtracted and NO_DATA set. The bias's noise goes to d; saturated pixels are flagged first where their level is known. Raises FrameError where the
     offset was removed before, or shapes or units differ.
     """
     step = "calibrate.subtract_bias"
@@ -67,13 +66,13 @@ def subtract_bias(frame: Frame, *, bias: Frame) -> Frame:
     noise = frame.noise
     if isinstance(noise, Noise):
         noise = _unmodelled(step, "bias") if var is None else replace(noise, offset=0.0, d=_small(noise.d + var))
-    return _subtracted(frame, bias, floated(bias), noise, Record(step, {"bias": noted(bias)}, {"bias": _digest(bias)}))
+    return _subtracted(frame, bias, floated(bias), noise, Record(step, {"bias": noted(bias)}, {"bias": bias.digest()}))
 
 
 def subtract_dark(frame: Frame, *, dark: Frame, scale: float | None = None) -> Frame:
     """The frame minus `scale` times a master dark, float; scale None: the ratio of their exposures [s]. Negatives are kept.
 
-    Either both have had their offset removed; or neither, and then the dark's own bias goes with it, which asks for scale 1.
+    Where the dark is not finite nothing is subtracted and NO_DATA set. Either both have had their offset removed; or neither, and then the dark's own bias goes with it, which asks for scale 1.
     Noise: the dark current's shot noise goes to b (a scale dark), the master's own to d. Where frame and dark have had the
     same master bias subtracted, its noise in both is one and the same: (1 - scale)^2 of it stays. Raises FrameError where
     the exposures are unknown, units or shapes differ, or only one of the two still has its offset.
@@ -91,12 +90,13 @@ def subtract_dark(frame: Frame, *, dark: Frame, scale: float | None = None) -> F
         )
     counts = floated(dark)
     current = counts - spread(dark.noise.offset, dark.shape) if raw and isinstance(dark.noise, Noise) else counts
+    current = np.where(np.isfinite(current), current, 0)
     var = _own_variance(dark, dark=True)
     noise = frame.noise
     if isinstance(noise, Noise):
         unknown = var is None or (raw and isinstance(dark.noise, Unmodelled))
         noise = _unmodelled(step, "dark") if unknown else _with_dark(frame, dark, current * scale, scale)
-    record = Record(step, {"dark": noted(dark), "scale": scale}, {"dark": _digest(dark)})
+    record = Record(step, {"dark": noted(dark), "scale": scale}, {"dark": dark.digest()})
     return _subtracted(frame, dark, counts * counts.dtype.type(scale), noise, record)
 
 
@@ -132,7 +132,7 @@ def divide_flat(frame: Frame, *, flat: Frame, least: float = 0.05) -> Frame:
     frame = frame.replace(**carry_saturation(frame))
     flags = mark(mark(_joined(frame, flat), low & ~lost, Flag.DEAD, frame.shape), lost, Flag.NO_DATA, frame.shape)
     std = None if frame.std is None else np.asarray(frame.std) / share
-    record = Record(step, {"flat": noted(flat), "least": least}, {"flat": _digest(flat)})
+    record = Record(step, {"flat": noted(flat), "least": least}, {"flat": flat.digest()})
     history = (*frame.history, record)
     return frame.replace(data=floated(frame) / share, noise=noise, std=std, flags=flags, history=history)
 
@@ -288,11 +288,9 @@ def _bias_of(frame: Frame) -> str | None:
     return masters[0].inputs.get("bias") if len(masters) == 1 else None
 
 
-def _digest(frame: Frame) -> str:
-    return sha256(np.ascontiguousarray(frame.data).tobytes()).hexdigest()
-
-
 def _subtracted(frame: Frame, part: Frame, values: Array, noise: Noise | Unmodelled, record: Record) -> Frame:
     frame = frame.replace(**without_black(frame, carry_saturation(frame)))
-    data = floated(frame) - values.astype(floated(frame).dtype, copy=False)
-    return frame.replace(data=data, noise=noise, flags=_joined(frame, part), history=(*frame.history, record))
+    lost = ~np.isfinite(values)
+    data = floated(frame) - np.where(lost, 0, values).astype(floated(frame).dtype, copy=False)
+    flags = mark(_joined(frame, part), lost, Flag.NO_DATA, frame.shape)
+    return frame.replace(data=data, noise=noise, flags=flags, history=(*frame.history, record))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +32,7 @@ class _Field(NamedTuple):
     mean: Array
     variance: Array | None
     flags: Array | None
-    count: int
+    exposures: int
 
 
 def transmission(frame: Frame, *, white: Frame, dark: Frame) -> Frame:
@@ -64,7 +63,7 @@ def transmission(frame: Frame, *, white: Frame, dark: Frame) -> Frame:
     for more in (flags_w, flags_d):
         flags = more if flags is None else flags if more is None else np.bitwise_or(flags, more)
     std = None if frame.std is None else np.asarray(frame.std) / beam
-    record = Record(STEP, {"whites": whites, "darks": darks}, {"white": _digest(white), "dark": _digest(dark)})
+    record = Record(STEP, {"whites": whites, "darks": darks}, {"white": white.digest(), "dark": dark.digest()})
     history = (*frame.history, record)
     return frame.replace(data=data, unit=Unit.TRANSMISSION, noise=noise, flags=flags, std=std, history=history)
 
@@ -79,9 +78,9 @@ def _check(frame: Frame, white: Frame, dark: Frame) -> None:
             raise FrameError(f"{STEP}: the {name} has been through {', '.join(done)}; give raw counts")
         if offset_removed(part) != offset_removed(frame):
             raise FrameError(f"{STEP}: the offset was removed from some of projections, white and dark; give all three raw")
-        times = part.observation.exposure, frame.observation.exposure
-        if None not in times and not np.isclose(*times, rtol=1e-3):
-            raise FrameError(f"{STEP}: {name} of {times[0]:g} s, projections of {times[1]:g} s; expected one exposure for all")
+        t, own = part.observation.exposure, frame.observation.exposure
+        if t is not None and own is not None and not np.isclose(t, own, rtol=1e-3):
+            raise FrameError(f"{STEP}: {name} of {t:g} s, projections of {own:g} s; expected one exposure for all")
 
 
 def _field(part: Frame, frame: Frame) -> _Field:
@@ -112,7 +111,3 @@ def _noise(own: Noise, shape: tuple[int, ...], beam: Array, dark: Array, var_whi
     moved = Noise(a, floor, 0.0, c, d + var_dark).scaled(1 / beam)
     moved = replace(moved, c=moved.c + var_white / beam**2)
     return Noise(*(p if isinstance(p, float) else p.astype(np.float32) for p in (moved.a, moved.b, 0.0, moved.c, moved.d)))
-
-
-def _digest(frame: Frame) -> str:
-    return sha256(np.ascontiguousarray(frame.data)).hexdigest()

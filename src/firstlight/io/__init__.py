@@ -9,10 +9,12 @@ hold several frames, `read_set(path) -> dict[str, Frame]`.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import product
@@ -59,7 +61,7 @@ FORMATS: dict[str, str] = {
     ".jpg": "picture",
     ".jpeg": "picture",
 }
-_PACKED = (".gz", ".bz2")  # a suffix before these counts: .fits.gz, .tif.gz
+PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}  # a suffix before these counts: .fits.gz
 BLOCK_BYTES = 64 << 20
 # kind by its first bytes, and the modules that read that kind (camera raw files are TIFF inside)
 _MAGIC: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
@@ -80,15 +82,15 @@ _MAGIC: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
 _PACKED_MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2"}
 
 
+def kind(path: Path) -> str:
+    """The suffix that names the format, in lower case: ".map" for "a.MAP.gz", "" where there is none."""
+    return next((s for s in (s.lower() for s in path.suffixes[::-1]) if s not in PACKED), "")
+
+
 def _module(path: Path, error: type[FirstlightError]) -> Any:
-    suffixes = [s.lower() for s in path.suffixes]
-    if len(suffixes) > 1 and suffixes[-1] in _PACKED:
-        suffixes.pop()
-    name = FORMATS.get(suffixes[-1] if suffixes else "")
+    name = FORMATS.get(kind(path))
     if name is None:
-        raise error(
-            f"{path}: unknown format {''.join(suffixes[-1:]) or '(no extension)'}; expected one of {', '.join(FORMATS)}"
-        )
+        raise error(f"{path}: unknown format {path.suffix or '(no extension)'}; expected one of {', '.join(FORMATS)}")
     return import_module(f"firstlight.io.{name}")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import json
 import shutil
 import tempfile
@@ -18,19 +16,13 @@ import numpy as np
 from firstlight.box import Box
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Frame
+from firstlight.io import PACKED
 from firstlight.io.partial import Partial, companions
 
-__all__ = ["ContiguousWriter", "described_axes", "kind", "mapped", "opened", "refuse_ext", "refuse_packed"]
+__all__ = ["ContiguousWriter", "described_axes", "mapped", "opened", "refuse_ext", "refuse_packed"]
 
-_PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
 _CHUNK = 1 << 20
 Patch = Callable[[float, float, float], bytes]
-
-
-def kind(path: Path) -> str:
-    """The suffix that names the format, in lower case: ".map" for "a.map.gz"."""
-    suffixes = [s.lower() for s in path.suffixes]
-    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in _PACKED else suffixes[-1]
 
 
 def refuse_ext(path: Path, ext: str | int | None) -> None:
@@ -41,7 +33,7 @@ def refuse_ext(path: Path, ext: str | int | None) -> None:
 
 def refuse_packed(path: Path) -> None:
     """Raises WriteError for NAME.gz: an array is filled in place, which compressed files do not allow."""
-    if path.suffix.lower() in _PACKED:
+    if path.suffix.lower() in PACKED:
         raise WriteError(
             f"{path}: compressed output is not written; choose {path.with_suffix('').name} and compress it afterwards"
         )
@@ -50,7 +42,7 @@ def refuse_packed(path: Path) -> None:
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """The file; for .gz and .bz2 its content in an unnamed temporary file, which can be mapped."""
-    unpack = _PACKED.get(path.suffix.lower())
+    unpack = PACKED.get(path.suffix.lower())
     if unpack is None:
         with path.open("rb") as file:
             yield file

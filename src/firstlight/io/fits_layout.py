@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import shutil
 import tempfile
 import warnings
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from firstlight.errors import ReadError
+from firstlight.io import PACKED
 
 __all__ = ["Hdu", "layout", "unpacked"]
 
@@ -46,7 +45,7 @@ class Hdu:
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
     """The file itself, or a temporary copy of what a .gz or .bz2 file holds, removed on leaving (maps of it stay valid)."""
-    if path.suffix.lower() not in (".gz", ".bz2"):
+    if path.suffix.lower() not in PACKED:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="firstlight") as folder:
@@ -62,7 +61,8 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 
 def _packed(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else bz2.open(path, "rb")  # type: ignore[return-value]
+    opened: IO[bytes] = PACKED[path.suffix.lower()](path, "rb")
+    return opened
 
 
 def layout(path: Path, plain: Path) -> list[Hdu]:

@@ -206,7 +206,7 @@ class FitsWriter:
         _code(path, dtype)
         source = _source(path, like)
         self._partial = Partial(path)
-        self._packer = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix.lower())
+        self._packer = io.PACKED.get(path.suffix.lower())
         temp = self._partial.temp
         self._plain = temp.with_name(f"{temp.name}.plain") if self._packer else temp
         try:

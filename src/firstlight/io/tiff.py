@@ -22,6 +22,7 @@ import numpy as np
 from firstlight.errors import ReadError
 from firstlight.frame import Frame, Observation, Unit
 from firstlight.geometry import Mosaic
+from firstlight.io import PACKED
 from firstlight.io.contiguous import described_axes, mapped, opened
 from firstlight.io.lazy import Lazy
 from firstlight.io.ome import imagej_spacing, ome_facts
@@ -62,7 +63,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
     with ExitStack() as stack:
         try:
-            if path.suffix.lower() in (".gz", ".bz2"):
+            if path.suffix.lower() in PACKED:
                 tif = stack.enter_context(tifffile.TiffFile(stack.enter_context(opened(path)), name=path.name))
             else:
                 tif = stack.enter_context(tifffile.TiffFile(path))

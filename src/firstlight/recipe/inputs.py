@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from firstlight.frame import Frame, Unit
 from firstlight.noise import Detector, Noise
 from firstlight.recipe.step import Parameter, takes_many
 
-__all__ = ["Inputs", "Place", "data_sha256", "find_detector", "find_frames"]
+__all__ = ["Inputs", "Place", "find_detector", "find_frames"]
 
 Inputs = Mapping[str, Any]  # a Frame, a Detector, a path, or a list of frames or paths
 
@@ -187,8 +186,3 @@ def file_of(frame: Frame) -> Path | None:
     """The file that a frame came from, where it is still there."""
     source = frame.observation.source
     return Path(source) if source is not None and Path(source).exists() else None
-
-
-def data_sha256(frame: Frame) -> str:
-    """The sha256 of a frame's data in C order, as calibration steps record their masters."""
-    return hashlib.sha256(np.ascontiguousarray(frame.data).tobytes()).hexdigest()

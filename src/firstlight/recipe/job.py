@@ -14,7 +14,7 @@ from firstlight.box import Box
 from firstlight.errors import FirstlightError, RecipeError
 from firstlight.frame import Frame, Record
 from firstlight.noise import Detector
-from firstlight.recipe.inputs import Found, Inputs, Place, data_sha256, file_of, find_detector, find_frames
+from firstlight.recipe.inputs import Found, Inputs, Place, file_of, find_detector, find_frames
 from firstlight.recipe.step import Parameter, convert, file_kind, near, parameters, resolve
 from firstlight.recipe.text import Recipe, Step, dumps
 
@@ -175,7 +175,7 @@ def _verify(name: str, found: Found, expected: Mapping[str, str]) -> None:
     """Input files against the recipe's sha256: by path, or by parameter for the data of one frame."""
     got = {str(f): io.sha256(f) for f in found.files if str(f) in expected}
     if name in expected and isinstance(found.value, Frame):
-        got[name] = data_sha256(found.value)
+        got[name] = found.value.digest()
     for key, digest in got.items():
         if digest != expected[key]:
             raise RecipeError(f"{key} has sha256 {digest[:12]}..., the recipe says {expected[key][:12]}...: not the same data")
