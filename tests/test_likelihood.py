@@ -196,3 +196,14 @@ def test_refusals() -> None:
         nll(t(1.0), t(1.0), Noise(0.0, 1.0))
     with pytest.raises(FrameError, match="form 'log'"):
         transmission_nll(t(1.0), t(1.0), 1.0, form="log")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["exact", "wls", "gauss"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_photon_where_none_is_expected_is_no_nan(method: str, dtype: torch.dtype) -> None:
+    """Without read noise the variance vanishes at the offset; a score of 0/0 would spread through every later step."""
+    noise = Noise(0.5, 0.0, offset=3.0)
+    y, x = (torch.tensor(v, dtype=dtype) for v in ([3.0, 8.0, 3.0], [3.0, 3.0, 1.0]))
+    assert torch.isfinite(score(y, x, noise, method=method)).all()
+    assert torch.isfinite(nll(y, x, noise, method=method)).all()
+    assert score(y, x, noise, method=method)[0] == (-1 / 0.5 if method == "exact" else 0)

@@ -67,6 +67,11 @@ def variance(x: Tensor, noise: Noise | Coefficients) -> Tensor:
     return n.a * s + n.b + n.c * s * s + n.d
 
 
+def _positive(x: Tensor, n: Coefficients) -> Tensor:
+    """The variance, of TINY e- at least: without read noise it vanishes at the offset, and 0/0 would spread."""
+    return torch.maximum(variance(x, n), n.a * n.a * TINY)
+
+
 def nll(y: Tensor, x: Tensor, noise: Noise | Coefficients, *, method: Method = "wls") -> Tensor:
     """Negative log-likelihood of data `y` [unit] given means `x` [unit], per pixel; differentiable in x.
 
@@ -75,7 +80,7 @@ def nll(y: Tensor, x: Tensor, noise: Noise | Coefficients, *, method: Method = "
     n = _checked(method, x, noise)
     if method == "exact":
         return _exact_nll(y, x, n)
-    v = variance(x, n)
+    v = _positive(x, n)
     if method == "wls":
         return (y - x) ** 2 / (2 * v.detach())
     return (y - x) ** 2 / (2 * v) + torch.log(2 * pi * v) / 2
@@ -86,7 +91,7 @@ def score(y: Tensor, x: Tensor, noise: Noise | Coefficients, *, method: Method =
     n = _checked(method, x, noise)
     if method == "exact":
         return _exact_derivatives(y, x, n)[0]
-    v, r = variance(x, n), y - x
+    v, r = _positive(x, n), y - x
     if method == "wls":
         return r / v
     s = torch.clamp(x - n.offset, min=0)

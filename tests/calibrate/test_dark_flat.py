@@ -69,6 +69,26 @@ def test_dark_is_scaled_by_exposure():
         calibrate.subtract_dark(light, dark=dark.replace(observation=Observation()))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_master_that_is_not_finite_somewhere_knows_nothing_there(value):
+    """Regression: a NaN in a dark stopped the whole frame, one in a bias went through unflagged."""
+    light, part = (frame(np.full((4, 4), v), exposure=10.0) for v in (150.0, 120.0))
+    data = part.data.copy()
+    data[1, 2] = value
+    holed = part.replace(data=data)
+    dark = calibrate.subtract_offset(light), calibrate.subtract_offset(holed)
+    for done in (
+        calibrate.subtract_bias(light, bias=holed),
+        calibrate.subtract_dark(light, dark=holed),
+        calibrate.subtract_dark(dark[0], dark=dark[1]),
+    ):
+        assert np.argwhere(done.flags).tolist() == [[1, 2]]
+        assert done.flags[1, 2] == Flag.NO_DATA
+        assert np.isfinite(done.data).all()
+        assert np.isfinite(done.noise.variance(done.data)).all()
+        assert done.data[0, 0] == 30
+
+
 def test_a_dark_with_its_bias_asks_for_equal_exposures():
     light, dark = (frame(np.full((4, 4), v), exposure=t) for v, t in ((150.0, 30.0), (120.0, 10.0)))
     with pytest.raises(FrameError, match="subtract the bias from both"):

@@ -53,8 +53,9 @@ def master(frames: Sequence[Frame], *, method: str = "clip", sigma: float = 5.0)
 def subtract_bias(frame: Frame, *, bias: Frame) -> Frame:
     """ADU minus a master bias [ADU], float; it removes the offset, once. Negatives are kept, flags joined.
 
-    Where the bias is not finite nothing is subtracted and NO_DATA set. The bias's noise goes to d; saturated pixels are flagged first where their level is known. Raises FrameError where the
-    offset was removed before, or shapes or units differ.
+    Where the bias is not finite nothing is subtracted and NO_DATA set. The bias's noise goes to d; saturated pixels are
+    flagged first where their level is known. Raises FrameError where the offset was removed before, or shapes or units
+    differ.
     """
     step = "calibrate.subtract_bias"
     frame.need(step, Unit.ADU)
@@ -72,10 +73,11 @@ def subtract_bias(frame: Frame, *, bias: Frame) -> Frame:
 def subtract_dark(frame: Frame, *, dark: Frame, scale: float | None = None) -> Frame:
     """The frame minus `scale` times a master dark, float; scale None: the ratio of their exposures [s]. Negatives are kept.
 
-    Where the dark is not finite nothing is subtracted and NO_DATA set. Either both have had their offset removed; or neither, and then the dark's own bias goes with it, which asks for scale 1.
-    Noise: the dark current's shot noise goes to b (a scale dark), the master's own to d. Where frame and dark have had the
-    same master bias subtracted, its noise in both is one and the same: (1 - scale)^2 of it stays. Raises FrameError where
-    the exposures are unknown, units or shapes differ, or only one of the two still has its offset.
+    Either both have had their offset removed; or neither, and then the dark's own bias goes with it, which asks for scale 1.
+    Where the dark is not finite nothing is subtracted and NO_DATA set. Noise: the dark current's shot noise goes to b (a
+    scale dark), the master's own to d. Where frame and dark have had the same master bias subtracted, its noise in both is
+    one and the same: (1 - scale)^2 of it stays. Raises FrameError where the exposures are unknown, units or shapes differ, or
+    only one of the two still has its offset.
     """
     step = "calibrate.subtract_dark"
     frame.need(step, Unit.ADU, Unit.ELECTRON)
@@ -262,8 +264,9 @@ def _own_variance(part: Frame, dark: bool) -> Any:
     if not dark:
         return b + d
     s = floated(part) - offset
+    s = np.where(np.isfinite(s), s, 0)
     # shot noise may be negative in a noisy estimate, so that its average is right; only the sum is floored
-    return np.maximum(np.nan_to_num(a * s + b + c * s * s) + d, 0)
+    return np.maximum(a * s + b + c * s * s + d, 0)
 
 
 def _unmodelled(step: str, name: str) -> Unmodelled:
