@@ -139,7 +139,7 @@ def test_bad_files_give_one_line_and_nothing_else(command: str, kind: str, suffi
         (["info"], "file"),
         (["restore", "{raw}", "-o", "{dir}/x.fits", "--memory", "lots"], "500M"),
         (["restore", "{raw}", "-o", "{dir}/x.fits", "--strength", "much"], "much"),
-        (["restore", "{raw}", "-o", "{raw}"], "own input"),
+        (["restore", "{raw}", "-o", "{raw}"], "would overwrite"),
         (["restore", "{raw}", "-o", "{dir}/none/x.fits"], "create it first"),
         (["restore", "{raw}", "-o", "{dir}/x.fits", "--detector", "{dir}/no.json"], "no such detector"),
         (["restore", "{raw}", "-o", "{dir}/x.fits", "--detector", "gain=0,read_noise=1"], "positive"),
@@ -368,3 +368,24 @@ def test_demo_keeps_files_of_like_names_apart_and_goes_on(counts: Path, tmp_path
     assert len({r["restored"] for r in rows}) == 3
     assert main(["demo", str(data), "-o", str(tmp_path / "o")]) == 0
     assert "cut.fits: " in capsys.readouterr().out
+
+
+def test_no_input_is_overwritten(counts: Path, tmp_path: Path, capsys) -> None:
+    other, plate = tmp_path / "bias.fits", tmp_path / "plate.png"
+    other.write_bytes(counts.read_bytes())
+    io.write(Frame(np.asarray(io.read(counts).data), "YX", Unit.ADU, Noise(1.0, 4.0)), plate)
+    (tmp_path / "alias.fits").symlink_to(other)
+    before = {p: p.read_bytes() for p in (counts, other, plate)}
+    for argv in (
+        ["calibrate", str(counts), "--bias", str(other), "-o", str(tmp_path / "alias.fits")],
+        ["calibrate", str(counts), str(other), "--stack", "-o", str(other)],
+        ["restore", str(counts), str(other), "-o", str(tmp_path)],
+        ["run", "astronomy", str(counts), "--input", f"bias={other}", "-o", str(other)],
+        ["transfer", str(counts), "--gain", "2", "-o", str(counts)],
+        ["transfer", str(plate), "--gain", "2", "--plot", str(plate)],
+        ["transfer", str(counts), "--gain", "2", "-o", str(tmp_path / "new.tif")],
+    ):
+        assert main(argv) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+        assert {p: p.read_bytes() for p in before} == before
+        assert not (tmp_path / "new.tif").exists()

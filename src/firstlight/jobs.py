@@ -19,7 +19,7 @@ from firstlight import recipe as rec
 from firstlight import restore as res
 from firstlight.atomic import write_text
 from firstlight.box import Box
-from firstlight.errors import FirstlightError, FrameError
+from firstlight.errors import FirstlightError, FrameError, WriteError
 from firstlight.facts import flag_counts, flagged, plain
 from firstlight.frame import Frame, Record, Unit
 from firstlight.noise import Detector, Unmodelled
@@ -75,22 +75,24 @@ def _hashed(frame: Frame, path: Path) -> Frame:
 
 def calibrate(lights: Sequence[Path], out: Path, options: Calibration, *, stack: bool, tick: Tick) -> list[dict[str, Any]]:
     """Calibrate files into `out`; returns one row per output: input, output, unit, flags, summary; see `_each` for errors."""
-    masters_of = (options.bias, options.dark, options.flat)
-    outputs.distinct(lights if stack else lights[:1], *masters_of)
+    others = (options.bias, options.dark, options.flat)
+    outputs.distinct(lights if stack else lights[:1], *others)
+    goals = [outputs.target(lights[0], out, False)] if stack else outputs.targets(lights, out)
+    outputs.spare(goals, lights, *others)
     masters = _masters(options)
     if stack:
-        goal, done = outputs.target(lights[0], out, False), []
+        done = []
         for i, path in enumerate(lights):
             tick(i, len(lights), path.name)
             with _naming(path):
                 done.append(calibrated(path, options, masters))
-        return [_written(cal.combine(cal.register(done)), lights[0], goal, out)]
+        return [_written(cal.combine(cal.register(done)), lights[0], goals[0], out)]
 
     def one(path: Path, goal: Path) -> dict[str, Any]:
         tick(lights.index(path), len(lights), path.name)
         return _written(calibrated(path, options, masters), path, goal, out)
 
-    return _each(lights, outputs.targets(lights, out), one)
+    return _each(lights, goals, one)
 
 
 def _each(files: Sequence[Path], goals: Sequence[Path], work: Callable[[Path, Path], dict[str, Any]]) -> list[dict[str, Any]]:
@@ -172,6 +174,9 @@ def transfer(
 ) -> tuple[dict[str, Any], str]:
     """Photon transfer of files; writes the detector file and plot where asked; returns (figures, text)."""
     outputs.distinct(flats, darks)
+    outputs.spare([p for p in (out, plot) if p is not None], flats, darks)
+    if out is not None and out.suffix.lower() in io.FORMATS:
+        raise WriteError(f"{out}: is named like an image, and a detector file is JSON; name it .json")
     with _naming(flats[0]) if len(flats) == 1 else nullcontext():
         result = _curve(flats, darks, unit, gain)
     detector: Detector = result.detector
@@ -239,7 +244,9 @@ def restore(files: Sequence[Path], out: Path, options: Restoration, tick: Tick) 
         summary = f"[{unit}] noise from {found.source}"
         return {"input": str(path), "output": str(goal), "unit": unit, "noise": found.source, "summary": summary}
 
-    return _each(files, outputs.targets(files, out, options.to), one)
+    goals = outputs.targets(files, out, options.to)
+    outputs.spare(goals, files)
+    return _each(files, goals, one)
 
 
 def _named(tick: Tick, name: str, done: int, total: int) -> None:
@@ -304,8 +311,9 @@ def run(
     """Run a recipe on one file; returns a row: input, output, unit, summary."""
     frame = intake.load(file, detector=detector).frame
     pairs = dict(rec.flag(o) for o in overrides)
-    goal = outputs.target(file, out, False)
-    return _written(rec.run(rec.load(recipe), frame, inputs=_inputs(inputs), overrides=pairs), file, goal, out)
+    goal, named = outputs.target(file, out, False), _inputs(inputs)
+    outputs.spare([goal], [file], *(v if isinstance(v, list) else [v] for v in named.values()))
+    return _written(rec.run(rec.load(recipe), frame, inputs=named, overrides=pairs), file, goal, out)
 
 
 def _inputs(pairs: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from firstlight import io
 from firstlight.errors import FrameError, WriteError
 
-__all__ = ["distinct", "folder", "placed", "stem", "target", "targets"]
+__all__ = ["distinct", "folder", "placed", "spare", "stem", "target", "targets"]
 
 CAMERA = (".arw", ".raf", ".nef", ".cr2", ".cr3")  # read only: a mosaic is written as DNG
 
@@ -84,6 +84,14 @@ def placed(goal: Path, out: Path) -> Iterator[None]:
     finally:
         if new and not any(out.iterdir()):
             out.rmdir()
+
+
+def spare(goals: Sequence[Path], *inputs: Sequence[Path]) -> None:
+    """Raises WriteError where a goal is one of the inputs, by whatever name."""
+    read = {os.path.realpath(p): p for group in inputs for p in group}
+    for goal in goals:
+        if (twin := read.get(os.path.realpath(goal))) is not None:
+            raise WriteError(f"{goal}: would overwrite the input {twin}; choose another name")
 
 
 def distinct(*groups: Sequence[Path]) -> None:
