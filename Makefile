@@ -1,4 +1,5 @@
 # make demo [DATA=path]   install and run the main job      make test   lint, types, contracts, tests, docs
+# make bench              speed and quality as ratios, against other libraries
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
@@ -23,7 +24,7 @@ demo: $(VENV)/.core
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell README.md CHANGELOG.md docs src tests bench
+	$(BIN)/codespell *.md docs src tests bench scripts
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 
@@ -38,6 +39,10 @@ docs: $(STAMP)
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 test: lint types unit docs
+
+bench: $(STAMP)
+	$(BIN)/python bench/denoise.py
+	$(BIN)/python bench/transfer.py
 
 clean:
 	rm -rf $(VENV) docs/_build demo-out

@@ -54,7 +54,7 @@ def test_users_get_types(tmp_path: Path) -> None:
         "import firstlight as fl\n"
         "frame: int = fl.read('a.fits')\n"
         "electrons: int = fl.calibrate.to_electrons(fl.read('a.fits'))\n"
-        "fl.restore.nonlocal_means(fl.read('a.fits'), strenght=1.0)\n"
+        "fl.restore.nonlocal_means(fl.read('a.fits'), force=1.0)\n"
         "fl.no_such_name\n"
     )
     root = Path(__file__).parents[2]
