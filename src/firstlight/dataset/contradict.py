@@ -1,0 +1,102 @@
+"""Labels that the data contradict: a clean image noisier than its noisy one, a pair that does not register."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from firstlight.dataset.alike import band, reduced
+from firstlight.dataset.listing import Listing, unreadable
+from firstlight.dataset.proof import Proof, prove
+from firstlight.frame import Frame
+
+__all__ = ["Judged", "Verdict", "judge"]
+
+PER_PAIR = 3  # tiles of one pair of sources looked at
+NOISIER = 1.2  # noise of the clean image over that of the noisy one, at one brightness
+SURE = 8.0  # confidence of a registration
+SHIFT = 1.5  # px
+STRUCTURE = 0.004  # share of pixels beyond 4 sigma of the quiet parts' noise; pure noise: 0.0001
+
+
+class Verdict(NamedTuple):
+    """One pair of sources whose labels the data contradict: the entries looked at, why, and the figures."""
+
+    members: list[int]
+    kind: str
+    reason: str
+    figures: dict[str, float]
+
+
+class Judged(NamedTuple):
+    """How many pairs of sources were looked at, how many of them tell nothing, and those that the data contradict."""
+
+    pairs: int
+    looked_at: int
+    open: int
+    verdicts: list[Verdict]
+    unreadable: list[tuple[str, str]]
+
+
+def judge(listing: Listing, most: int) -> Judged:
+    """The labels of at most `most` pairs of images, spread evenly; of tiles, PER_PAIR of each pair of sources.
+
+    A contradiction needs evidence against the label: two images without clear structure tell nothing. Of tiles, most of those
+    looked at must agree.
+    """
+    sources: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for i, k in listing.pairs:
+        sources.setdefault((listing.source[i], listing.source[k]), []).append((i, k))
+    every = [sources[k] for k in sorted(sources)]
+    room = max(1, most // min(PER_PAIR, max((len(p) for p in every), default=1)))
+    taken = [every[j] for j in sorted({round(x) for x in np.linspace(0, len(every) - 1, min(room, len(every)))})]
+    failed: list[tuple[str, str]] = []
+    found = [_pair(listing, tiles, failed) for tiles in taken]
+    return Judged(len(every), len(taken), found.count(None), [v for v in found if isinstance(v, Verdict)], failed)
+
+
+def _pair(listing: Listing, tiles: Sequence[tuple[int, int]], failed: list[tuple[str, str]]) -> Verdict | bool | None:
+    """The verdict of one pair of sources; False where nothing contradicts its labels, None where nothing is told."""
+    some = [tiles[round(x)] for x in np.linspace(0, len(tiles) - 1, min(PER_PAIR, len(tiles)))]
+    votes: list[Verdict | bool] = []
+    for i, k in dict.fromkeys(some):
+        noisy, clean = (unreadable(listing.read, n, listing.path[n], failed) for n in (i, k))
+        if noisy is not None and clean is not None and (said := _one([i, k], noisy, clean)) is not None:
+            votes.append(said)
+    against = [v for v in votes if isinstance(v, Verdict)]
+    if not votes:
+        return None
+    return against[0] if 2 * len(against) > len(votes) else False
+
+
+def _one(members: list[int], noisy: Frame, clean: Frame) -> Verdict | bool | None:
+    proof = prove(noisy, clean)
+    if proof.proved:
+        return False
+    figures = dict(proof.figures)
+    if noisy.shape != clean.shape:
+        return Verdict(members, "unregistered", proof.reason, figures)
+    if figures.get("noise_ratio", 0.0) > NOISIER:
+        ratio = figures["noise_ratio"]
+        return Verdict(members, "noisier", f"the clean image has {ratio:.2f} times the noise of the noisy one", figures)
+    return _registration(members, proof, noisy, clean)
+
+
+def _registration(members: list[int], proof: Proof, noisy: Frame, clean: Frame) -> Verdict | bool | None:
+    figures = dict(proof.figures)
+    sure = figures.get("confidence", 0.0) >= SURE
+    shift = max(abs(figures.get("shift_y", 0.0)), abs(figures.get("shift_x", 0.0)))
+    if sure and shift <= SHIFT and "noise_ratio" in figures:
+        return False  # refused for another reason than its labels
+    if not all(_structured(k) for k in (noisy, clean)):
+        return None
+    if sure and shift <= SHIFT:
+        return None if figures.get("correlation", 1.0) > 0 else Verdict(members, "unregistered", proof.reason, figures)
+    return Verdict(members, "unregistered", proof.reason, figures)
+
+
+def _structured(frame: Frame) -> bool:
+    detail = band(reduced(frame))
+    return float(np.mean(np.abs(detail) > 40)) > STRUCTURE
