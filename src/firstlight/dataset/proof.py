@@ -25,8 +25,9 @@ from firstlight.noise import Noise
 __all__ = ["Proof", "prove"]
 
 Array = NDArray[Any]
-LIMIT = 1 << 20  # pixels looked at
-SIDE, BLOCKS, PLANES = 512, 4, 3  # of a large frame or a stack
+LIMITS = (1 << 18, 1 << 20)  # pixels looked at in a plane: the second where the first do not prove it
+BLOCKS = 4  # of a plane that holds more
+STEPS, FEW = 20, 4  # of registration, per pixel of a block and of a quarter of it
 CONFIDENCE = 8.0  # of registration; two frames of pure noise stay below about 6
 SHIFT = 0.5  # px; beyond it a whole-pixel shift would register better
 LEVEL = 0.15  # of a mosaic's period, what registration of binned periods can tell, where that is more
@@ -70,17 +71,31 @@ def prove(noisy: Frame, clean: Frame) -> Proof:
     correlation of cell means, bend; noise_noisy, noise_clean [units of each], noise_ratio (clean's, scaled, over noisy's);
     lag1_y, lag1_x of the residual; chi2 of the residual where the noisy frame's noise is known.
     """
-    figures: dict[str, float] = {}
     try:
         _comparable(noisy, clean)
-        for name, n, c in _channels(noisy, clean):
-            try:
-                _prove(n, c, figures)
-            except _Refused as error:
-                raise _Refused(f"{name}{error}") from error
     except _Refused as error:
-        return Proof(False, str(error), _rounded(figures))
-    return Proof(True, "", _rounded(figures))
+        return Proof(False, str(error))
+    found = Proof(True)
+    for name, n, c in _channels(noisy, clean):
+        found = _tried(n, c)
+        if not found.proved:
+            return Proof(False, f"{name}{found.reason}", found.figures)
+    return found
+
+
+def _tried(noisy: Frame, clean: Frame) -> Proof:
+    boxes: list[Box] = []
+    out = Proof(False)
+    for limit in LIMITS:
+        if (more := _boxes(clean, limit)) != boxes and not out.proved:
+            boxes = more
+            figures: dict[str, float] = {}
+            try:
+                _prove([_piece(noisy, clean, box) for box in boxes], figures)
+                out = Proof(True, "", _rounded(figures))
+            except _Refused as error:
+                out = Proof(False, str(error), _rounded(figures))
+    return out
 
 
 def _rounded(figures: dict[str, float]) -> dict[str, float]:
@@ -111,37 +126,36 @@ def _channels(noisy: Frame, clean: Frame) -> list[tuple[str, Frame, Frame]]:
     return out
 
 
-def _prove(noisy: Frame, clean: Frame, figures: dict[str, float]) -> None:
-    pieces = [_piece(noisy, clean, box) for box in _boxes(clean)]
+def _prove(pieces: list[_Piece], figures: dict[str, float]) -> None:
     if all(np.array_equal(p.noisy, p.clean) for p in pieces):
         raise _Refused("both hold the same numbers: copies of one image")
     _registered(pieces, figures)
     scale, offset = _related(pieces, figures)
-    _exposed(noisy, clean, scale, figures)
+    _exposed(*pieces[0].frames, scale, figures)
     _quieter(figures)
     _residual(pieces, scale, offset, figures)
 
 
-def _boxes(frame: Frame) -> list[Box]:
-    """Whole planes, first, middle and last of a stack, of small frames; of large ones the blocks with most structure."""
+def _boxes(frame: Frame, limit: int) -> list[Box]:
+    """The whole plane, first and last of a stack, of small frames; of large ones the blocks with most structure."""
     lead, (h, w) = frame.shape[:-2], frame.shape[-2:]
     every = list(product(*(range(n) for n in lead)))
-    chosen = [every[i] for i in sorted({round(k * (len(every) - 1) / (PLANES - 1)) for k in range(PLANES)})]
-    corners = [(0, 0, h, w)] if h * w * len(chosen) <= LIMIT else _corners(frame, chosen[0], LIMIT // len(chosen))
+    corners = [(0, 0, h, w)] if h * w <= limit else _corners(frame, every[0], limit)
+    chosen = list(dict.fromkeys((every[0], every[-1])))
     return [Box((*i, y, x), (*(k + 1 for k in i), y + high, x + wide)) for i in chosen for y, x, high, wide in corners]
 
 
 def _corners(frame: Frame, plane: tuple[int, ...], limit: int) -> list[tuple[int, int, int, int]]:
     """Blocks on the mosaic's period, by the spread of a thinned-out plane, its brightest thousandth set back."""
     (h, w), (py, px) = frame.shape[-2:], frame.period()
-    side = int(min(SIDE, (limit / BLOCKS) ** 0.5))
-    high, wide = (min(n, max(p, side // p * p)) for n, p in ((h, py), (w, px)))
+    side = int((limit / BLOCKS) ** 0.5)
+    high, wide = (min(n // p * p, side // p * p) for n, p in ((h, py), (w, px)))
     step = (8 * py, 8 * px)
     thin = np.asarray(frame.data[(*plane, slice(None, None, step[0]), slice(None, None, step[1]))], dtype=np.float64)
     thin = np.minimum(thin, np.nanquantile(thin, 0.999))
     found = []
     for y, x in product(range(0, h - high + 1, high), range(0, w - wide + 1, wide)):
-        part = thin[y // step[0] : (y + high) // step[0], x // step[1] : (x + wide) // step[1]]
+        part = thin[-(-y // step[0]) : (y + high) // step[0], -(-x // step[1]) : (x + wide) // step[1]]
         found.append((-float(np.nanstd(part)) if np.isfinite(part).any() else 0.0, y, x))
     return [(y, x, high, wide) for _, y, x in sorted(found)[:BLOCKS]]
 
@@ -177,8 +191,8 @@ def _positions(plane: Array, period: tuple[int, int]) -> Array:
 
 
 def _registered(pieces: list[_Piece], figures: dict[str, float]) -> None:
-    """Every block, and every quarter of a block that shows enough, must lie within the limit: rotation and scale show there."""
-    found = [_shift(*p.frames) for p in pieces]
+    """Every block, or quarter of a whole plane, that shows enough must lie within the limit: rotation and scale show there."""
+    found = [_shift(*p.frames, STEPS) for p in pieces]
     best = max(found, key=lambda s: s.confidence)
     figures |= {"shift_y": best.dy, "shift_x": best.dx, "confidence": best.confidence}
     if best.confidence < CONFIDENCE:
@@ -186,7 +200,8 @@ def _registered(pieces: list[_Piece], figures: dict[str, float]) -> None:
             f"does not register: the best match of structure has confidence {best.confidence:.1f} (pure noise: up to 6), "
             f"expected {CONFIDENCE:g}"
         )
-    found += [_shift(n, c) for p in pieces for n, c in zip(*map(_quarters, p.frames), strict=True)]
+    if len(pieces) < BLOCKS:
+        found += [_shift(n, c, FEW) for n, c in zip(*map(_quarters, pieces[0].frames), strict=True)]
     sure = [s for s in found if s.confidence >= CONFIDENCE]
     limit = max(SHIFT, LEVEL * max(pieces[0].frames[0].period()))
     for what, s in (("", best), ("in part ", max(sure, key=lambda s: max(abs(s.dy), abs(s.dx))))):
@@ -195,9 +210,9 @@ def _registered(pieces: list[_Piece], figures: dict[str, float]) -> None:
             raise _Refused(f"{what}shifted by ({s.dy:.2f}, {s.dx:.2f}) px, expected less than {limit:g}")
 
 
-def _shift(noisy: Frame, clean: Frame) -> Shift:
+def _shift(noisy: Frame, clean: Frame, steps: int) -> Shift:
     try:
-        return measure_shift(clean, noisy)
+        return measure_shift(clean, noisy, upsample=steps)
     except FrameError as error:
         raise _Refused(f"cannot be registered: {str(error).removeprefix('calibrate.register: ')}") from error
 
@@ -386,7 +401,10 @@ def _residual(pieces: list[_Piece], scale: float, offset: float, figures: dict[s
 
 
 def _nanmedian(rows: Array) -> Array:
-    return np.array([np.median(v) if (v := row[np.isfinite(row)]).size else 0.0 for row in rows])
+    """The lower median of each row's numbers, 0 where it has none."""
+    ordered = np.sort(rows, axis=-1)  # NaN at the end
+    last = np.isfinite(rows).sum(axis=-1) - 1
+    return np.where(last >= 0, ordered[np.arange(len(rows)), np.maximum(last, 0) // 2], 0)
 
 
 def _lags(r: Array) -> Array:
