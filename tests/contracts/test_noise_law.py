@@ -14,12 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from firstlight import calibrate, simulate
+from firstlight import calibrate, scaling, simulate
 from firstlight.errors import FrameError
 from firstlight.frame import Frame, Observation, Unit
 from firstlight.geometry import BAYER, Mosaic, Scan
 from firstlight.noise import Detector, Noise, Unmodelled
-from firstlight.scaling import Scaling
 
 SEED = 20261121
 GAIN, READ_NOISE, OFFSET = 0.25, 3.0, 200.0
@@ -147,8 +146,7 @@ def as_rate(frame: Frame) -> Frame:
 
 
 def scaled(frame: Frame) -> Frame:
-    scaling, done = Scaling(170.0, 5.0), calibrate.to_electrons(frame)
-    return done.replace(data=scaling.apply(done.data), noise=done.noise.shifted(5.0).scaled(1 / 170))
+    return scaling.scale(calibrate.to_electrons(frame), scale=170.0, offset=5.0)
 
 
 def offset_map(scene: Scene) -> np.ndarray:
