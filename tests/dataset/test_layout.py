@@ -101,7 +101,7 @@ def test_rows_are_sound():
     for row in (*domains.layouts(), *domains.layouts("documented")):
         groups = set(re.compile(row.pattern).groupindex)
         for key in layout.TEMPLATES:
-            assert {w for w in re.findall(r"\{(\w+)\}", getattr(row, key))} <= groups, (row.name, key)
+            assert set(re.findall(r"\{(\w+)\}", getattr(row, key))) <= groups, (row.name, key)
         assert set(row.labels.values()) <= set(layout.DATA_TYPES)
         assert row.domain in domains.names()
     assert all(row.warning for row in domains.layouts("documented"))

@@ -88,7 +88,7 @@ def test_the_documented_rule_puts_a_scene_in_train_and_test_and_says_so():
 
 def test_the_documented_rule_uses_documented_scenes():
     cell = "microscopy/structures/CCPs/Cell_001/RawSIMData_level_02.mrc"
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="documented"):
         found = assign([source(cell, "micro_CCPs_Cell_001", layout="biosr raw")], "documented")
     assert found[cell] == split(["micro_RawSIMData_level_02"], rule="documented")["micro_RawSIMData_level_02"]
 
