@@ -127,7 +127,10 @@ def spots(
     width: float = 1.4,
     background: float = 1.5,
 ) -> Array:
-    """Spots (Gaussian sigma `width` [px], `density` per px) over a soft background [e-]; the brightest within a `background` below `peak` [e-]."""
+    """Spots (Gaussian sigma `width` [px], `density` per px) over a soft background [e-].
+
+    The brightest lies within one `background` below `peak` [e-].
+    """
     image = np.zeros(shape)
     count = int(density * image.size)
     y, x = rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)
