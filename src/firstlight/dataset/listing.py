@@ -104,8 +104,10 @@ _COLUMNS = ("npy_path", "split", "scene_id", "data_type", "channel", "level", "s
 
 
 def _pairs_of_set(meta: Mapping[str, Any]) -> list[tuple[int, int]]:
-    # a pair torn apart by the split is a pair still: its leak is told elsewhere, its labels are looked at here
-    clean, _ = targets({**meta, "tiles": [{**r, "split": ""} for r in meta["tiles"]]})
+    clean, _ = targets(meta)
+    if (clean < 0).all():
+        # every pair is torn apart by the split: that leak is told elsewhere, the labels are looked at here
+        clean, _ = targets({**meta, "tiles": [{**r, "split": ""} for r in meta["tiles"]]})
     return [(i, k) for i, k in enumerate(clean.tolist()) if k >= 0]
 
 
