@@ -243,8 +243,8 @@ def test_datasets_travel_to_workers(out, kind):
     copy = pickle.loads(pickle.dumps(dataset))
     assert len(pickle.dumps(dataset)) < 20_000
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(dataset, copy, strict=True))
-    # fork where there is no other thread to mind; the workers' start method is the user's to choose
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["firstlight.dataset.load"])
     loader = DataLoader(dataset, batch_size=3, num_workers=2, multiprocessing_context=context)
     batches = list(loader)
     assert [t for b in batches for t in b["tile_id"]] == [item["tile_id"] for item in dataset]

@@ -27,8 +27,10 @@ class NoiseOn:
     def __init__(self, rows: Sequence[Mapping[str, Any]], *, scaled: bool) -> None:
         self._scaled = scaled
         self._scale = np.array(column(rows, "fixed_scale"), dtype=np.float64)
-        self._offset = np.array([row.get("fixed_offset", 0.0) for row in rows], dtype=np.float64)
-        self._start = np.array([(row.get("image_y", 0), row.get("image_x", 0)) for row in rows], dtype=np.int64).reshape(-1, 2)
+        self._offset = np.array([row.get("fixed_offset") or 0.0 for row in rows], dtype=np.float64)
+        self._start = np.array([(row.get("image_y") or 0, row.get("image_x") or 0) for row in rows], dtype=np.int64).reshape(
+            -1, 2
+        )
         # a source's tiles share their model: keep each once
         models: dict[str, int] = {}
         self._model = np.array(

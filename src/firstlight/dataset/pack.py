@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight.dataset.metadata import metadata_file, read_metadata, resolve, write_metadata
+from firstlight.dataset.metadata import METADATA, metadata_file, read_metadata, resolve, write_metadata
 from firstlight.dataset.pack_index import index_meta, index_places, index_rows
 from firstlight.dataset.pack_writer import PACK_BYTES, PackWriter
 from firstlight.dataset.store import INDEX, TileFiles, column, flags_file
@@ -18,6 +20,8 @@ from firstlight.errors import FrameError, ReadError
 __all__ = ["PackDataset", "PackWriter", "Packs", "open_pack", "unpack", "write_pack"]
 
 Array = NDArray[Any]
+COMMIT = 256  # tiles that a kill may cost
+MADE_OF = "json_sha256"  # of the JSON that a set was packed with
 
 
 class Packs:
@@ -41,8 +45,18 @@ class Packs:
         return {**self.__dict__, "_open": {}}  # a map would travel to a worker as its whole content
 
     def metadata(self) -> dict[str, Any]:
-        """What the set's JSON holds: {"tiles": [row, ...], ...}, paths relative to the set's folder `out`."""
-        return {**index_meta(self.out / INDEX), "tiles": list(index_rows(self.out / INDEX))}
+        """What the set's JSON holds: {"tiles": [row, ...], ...}, paths relative to the set's folder `out`.
+
+        Raises ReadError where the JSON beside the packs tells of other tiles.
+        """
+        meta = {**index_meta(self.out / INDEX), "tiles": list(index_rows(self.out / INDEX))}
+        file, made_of = self.out / METADATA, meta.pop(MADE_OF, None)
+        if made_of is None or not file.is_file() or _digest(file) == made_of:
+            return meta
+        now = read_metadata(file, absolute=False)
+        if [row["tile_id"] for row in now["tiles"]] != [row["tile_id"] for row in meta["tiles"]]:
+            raise ReadError(f"{self.out / INDEX}: the set has other tiles now than when it was packed; pack it again")
+        return now
 
     def read(self, i: int) -> Array:
         """Tile `i`, (H, W) or (C, H, W); raises ReadError naming the pack."""
@@ -71,6 +85,16 @@ class Packs:
             raise ReadError(f"{self.out / 'packs' / self._names[pack]}: has no tile {row} of {len(tiles)}; pack the set again")
         tile: Array = tiles[row]
         return tile
+
+
+def stamped(meta: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Metadata for an index that can tell later whether the JSON `file` beside it still is the one it was made of."""
+    return {**meta, MADE_OF: _digest(file)}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _mapped(path: Path, mode: Literal["r", "c"]) -> Array:
@@ -136,14 +160,14 @@ def write_pack(out: str | Path, dest: str | Path | None = None, *, pack_bytes: i
     rows = meta["tiles"]
     files = TileFiles(column(resolve(rows, folder), "npy_path"))
     with PackWriter(dest, pack_bytes=pack_bytes) as writer:
-        new = [i for i, tile_id in enumerate(column(rows, "tile_id")) if tile_id not in writer.done]
+        new = [i for i, row in enumerate(rows) if not writer.has(row)]
         for n, i in enumerate(new):
             writer.add(rows[i], files.read(i), files.flags(i))
-            if n % 256 == 255:
+            if n % COMMIT == COMMIT - 1:
                 writer.commit()
         if dest.absolute() != folder.absolute():
             copy_maps(rows, folder, dest)
-        writer.close(meta)
+        writer.close(stamped(meta, file))
     return {"tiles": len(rows), "packed": len(new), "skipped": len(rows) - len(new)}
 
 

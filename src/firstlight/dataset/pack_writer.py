@@ -10,8 +10,8 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -75,7 +75,7 @@ class _Pack:
         with self.path.open("r+b") as file:
             file.write(self.header())
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before the index that vouches for it
         self.path.replace(final)
 
     @classmethod
@@ -92,45 +92,51 @@ class _Pack:
 
 
 class PackWriter:
-    """Writes OUT/packs: `add` tiles, `commit` after each source, `close` to finish. One writer at a time.
+    """Writes OUT/packs: `add` tiles, `commit` now and then, `close` to finish. One writer at a time.
 
-    `done`: the tile_ids, and `sources`: the source files, that earlier runs committed. As a context manager it closes where
-    its block ends well; else what was committed stays for the next run to go on from. Raises WriteError where the folder
-    cannot be written or another writer is at work in it.
+    A tile that an earlier run left, finished or committed, is known by `has`. As a context manager it closes where its block
+    ends well; else what was committed stays for the next run to go on from. Raises WriteError where the folder cannot be
+    written or another writer is at work in it.
     """
 
     def __init__(self, out: str | Path, *, pack_bytes: int = PACK_BYTES) -> None:
         self.folder, self._index, self._pack_bytes = Path(out) / "packs", Path(out) / INDEX, pack_bytes
-        self.done: set[str] = set()
-        self.sources: set[str] = set()
-        self._packs: dict[str, _Pack] = {}
-        self._count: dict[str, int] = {}  # packs of a key
+        self._places: dict[str, Place] = {}  # by tile_id, as the two below
+        self._stamps: dict[str, str] = {}
         self._pending: list[str] = []
-        self._pending_sources: set[str] = set()
+        self._packs: dict[str, _Pack] = {}  # by name
+        self._count: dict[str, int] = {}  # packs of a key
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock: int | None = _locked(self.folder)
             self._resume()
 
-    def add(self, row: TileRow | Mapping[str, Any], array: Array, flags: Array | None = None) -> None:
-        """Append the tile (H, W) or (C, H, W) of a row, and its flag bits where it has any.
+    def has(self, row: TileRow | Mapping[str, Any]) -> bool:
+        """True where the tile of this very row is packed: same source, same making, same statistics."""
+        row = row.to_dict() if isinstance(row, TileRow) else row
+        return self._stamps.get(row["tile_id"]) == _stamp(row)
 
-        Raises FrameError for a tile_id that the set has already or an array that is no tile, WriteError for a full disk.
+    def add(self, row: TileRow | Mapping[str, Any], array: Array, flags: Array | None = None) -> None:
+        """Append the tile (H, W) or (C, H, W) of a row, and its flag bits where it has any; replaces an older tile of that id.
+
+        Raises FrameError for a tile that the set `has` already or an array that is no tile, WriteError for a full disk.
         """
         row = row.to_dict() if isinstance(row, TileRow) else row
         tile_id, key = str(row["tile_id"]), f"{row['domain']}_{row['data_type']}"
         if self._lock is None:
             raise WriteError(f"{self.folder}: this writer is closed; open another")
-        if tile_id in self.done:
+        if self.has(row):
             raise FrameError(f"tiles: {tile_id} is in {self.folder} already; a tile is packed once")
         for part in (array,) if flags is None else (array, flags):
             if part.ndim not in (2, 3) or part.dtype.kind not in "fiub" or not part.size:
                 raise FrameError(f"tiles: {tile_id} is {part.dtype} {part.shape}, expected numbers as (H, W) or (C, H, W)")
-        place = [*self._append(key, array), "x".join(map(str, array.shape))]
-        place += self._append(f"{key}-flags", flags) if flags is not None else (None, None)
-        self._pending.append(json.dumps([row, place], default=_plain))
-        self._pending_sources.add(str(row.get("source_file", "")))
-        self.done.add(tile_id)
+        text = json.dumps(dict(row), default=_plain)
+        place = Place(*self._append(key, array), "x".join(map(str, array.shape)))
+        if flags is not None:
+            pack, number = self._append(f"{key}-flags", flags)
+            place = replace(place, flags_pack=pack, flags_row=number)
+        self._pending.append(f"[{text},{json.dumps(astuple(place))}]")
+        self._know(row, place)
 
     def _append(self, key: str, array: Array) -> tuple[str, int]:
         key = f"{key}_{'x'.join(map(str, array.shape))}_{array.dtype.name}"
@@ -163,28 +169,39 @@ class PackWriter:
                 pack.flush()
             with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
                 journal.write(f"[{','.join(self._pending)}]\n")
-        self.sources |= self._pending_sources
         self._pending.clear()
-        self._pending_sources.clear()
 
     def close(self, meta: Mapping[str, Any] | None = None) -> None:
-        """Finish: the packs get their names, then the index appears. `meta`: what the set's JSON holds beside its tiles."""
+        """Finish: the packs get their names, then the index appears.
+
+        `meta`: what the set's JSON holds; where it has "tiles", they are the index's rows, in their order, and tiles that are
+        not among them leave the set. Raises FrameError for a row whose tile was not added.
+        """
         self.commit()
         head = {**(index_meta(self._index) if self._index.is_file() else {}), **(meta or {})}
-        head.pop("tiles", None)
+        rows = head.pop("tiles", None)
         part = self.folder / f"{PART}{self._index.name}"
+        tiles = self._kept() if rows is None else ((row, self._place(row)) for row in rows)
         with _writing(self.folder):
             for name, pack in self._packs.items():
                 pack.finish(self.folder / name)
-            write_index(part, self._all(), head)
+            write_index(part, tiles, head)
             part.replace(self._index)
             (self.folder / JOURNAL).unlink(missing_ok=True)
         self.release()
 
+    def _place(self, row: Mapping[str, Any]) -> Place:
+        if not self.has(row):
+            raise FrameError(
+                f"tiles: {row['tile_id']} is among the rows of {self.folder} but its tile was not added; add it first"
+            )
+        return self._places[row["tile_id"]]
+
     def release(self) -> None:
         """Let go of the folder as it is, with what was committed, for a later run to go on from."""
         for pack in self._packs.values():
-            pack.close()
+            with suppress(OSError):  # a full disk has said so already
+                pack.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -193,15 +210,17 @@ class PackWriter:
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
-        if kind is None:
+        if kind is None and self._lock is not None:
             self.close()
-        else:
-            self.release()
+        self.release()
 
-    def _all(self) -> Iterator[tuple[dict[str, Any], Place]]:
+    def _kept(self) -> Iterator[tuple[dict[str, Any], Place]]:
+        """Every tile that was added and not replaced since, in the order of adding."""
+        return ((row, place) for row, place in (*self._indexed(), *self._journal()) if self._places[row["tile_id"]] == place)
+
+    def _indexed(self) -> Iterator[tuple[dict[str, Any], Place]]:
         if self._index.is_file():
             yield from zip(index_rows(self._index), index_places(self._index), strict=True)
-        yield from self._journal()
 
     def _journal(self) -> Iterator[tuple[dict[str, Any], Place]]:
         path = self.folder / JOURNAL
@@ -214,19 +233,19 @@ class PackWriter:
         journal, finished, grown = self.folder / JOURNAL, set[str](), dict[str, int]()
         if journal.is_file():  # a line that a kill cut short was no commit
             os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
-        if self._index.is_file():
-            finished = {name for place in index_places(self._index) for name in (place.pack, place.flags_pack) if name}
-            self._know(row for row in index_rows(self._index))
+        for row, place in self._indexed():
+            self._know(row, place)
+            finished.update(name for name in (place.pack, place.flags_pack) if name)
         if any(place.pack in finished for _, place in self._journal()):  # killed between the index and the journal's end
             journal.unlink()
         for row, place in self._journal():
-            self._know([row])
+            self._know(row, place)
             grown[place.pack] = place.pack_row + 1
             if place.flags_pack is not None and place.flags_row is not None:
                 grown[place.flags_pack] = place.flags_row + 1
-        for path in self.folder.glob("*"):
-            if path.name not in (*finished, JOURNAL, self._index.name) and path.name.removeprefix(PART) not in grown:
-                path.unlink()
+        for path in (*self.folder.glob("*.npy"), *self.folder.glob(f"{PART}*")):
+            if path.name not in (*finished, JOURNAL) and path.name.removeprefix(PART) not in grown:
+                path.unlink(missing_ok=True)
         for name, rows in grown.items():
             self._packs[name] = self._recover(name, rows)
         for name in (*finished, *grown):
@@ -239,10 +258,14 @@ class PackWriter:
             (self.folder / name).replace(part)
         return _Pack.recovered(part, rows)
 
-    def _know(self, rows: Any) -> None:
-        for row in rows:
-            self.done.add(row["tile_id"])
-            self.sources.add(str(row.get("source_file", "")))
+    def _know(self, row: Mapping[str, Any], place: Place) -> None:
+        self._places[row["tile_id"]], self._stamps[row["tile_id"]] = place, _stamp(row)
+
+
+def _stamp(row: Mapping[str, Any]) -> str:
+    """What tells a tile from another of its id: a source that changed, a set that was built again."""
+    names = ("source_sha256", "processing_timestamp", "norm_mean", "norm_std")
+    return json.dumps([row.get(name) for name in names], default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from firstlight.dataset.metadata import write_metadata
-from firstlight.dataset.pack_writer import PackWriter
+from firstlight.dataset.metadata import METADATA, write_metadata
+from firstlight.dataset.pack import PackWriter, stamped
 from firstlight.dataset.rows import TileRow
 from firstlight.dataset.store import INDEX, flags_file, open_set
 from firstlight.dataset.whole import copy_maps, new_folder, save_tile
@@ -25,7 +25,8 @@ Array = NDArray[Any]
 def unscale(tile: Array, row: TileRow | Mapping[str, Any]) -> Array:
     """The electrons, float32, of a tile's scaled values: tile * fixed_scale - fixed_offset of its row.
 
-    Within 2 ulp of max(|e|, fixed_offset). Raises FrameError for a row without a scale, or one that is not positive.
+    Within 2 ulp of max(|e|, fixed_offset), as long as scaled values are 0 or at least 1e-38 in size.
+    Raises FrameError for a row without a scale, or one that is not positive.
     """
     scale, offset = (getattr(row, k, None) if isinstance(row, TileRow) else row.get(k) for k in ("fixed_scale", "fixed_offset"))
     if scale is None:
@@ -43,20 +44,19 @@ def unscale_set(out: str | Path, dest: str | Path) -> dict[str, Any]:
     meta, store, source = open_set(out)
     packed = (source / INDEX).is_file()
     rows = [_in_electrons(row) for row in meta["tiles"]]
-    with new_folder(dest) as folder:
-        with PackWriter(folder) if packed else nullcontext() as packs:
-            for i, (row, old) in enumerate(zip(rows, meta["tiles"], strict=True)):
-                tile, flags = unscale(store.read(i), old), store.flags(i)
-                if packs is not None:
-                    packs.add(row, tile, flags)
-                    continue
-                save_tile(folder, row["npy_path"], tile)
-                if flags is not None:
-                    save_tile(folder, flags_file(row["npy_path"]), flags)
+    with new_folder(dest) as folder, PackWriter(folder) if packed else nullcontext() as packs:
+        for i, (row, old) in enumerate(zip(rows, meta["tiles"], strict=True)):
+            tile, flags = unscale(store.read(i), old), store.flags(i)
             if packs is not None:
-                packs.close(meta)
+                packs.add(row, tile, flags)
+                continue
+            save_tile(folder, row["npy_path"], tile)
+            if flags is not None:
+                save_tile(folder, flags_file(row["npy_path"]), flags)
         copy_maps(rows, source, folder)
-        write_metadata(folder, {**meta, "tiles": rows})
+        write_metadata(folder, meta := {**meta, "tiles": rows})
+        if packs is not None:
+            packs.close(stamped(meta, folder / METADATA))
     return {"tiles": len(rows), "store": "pack" if packed else "npy"}
 
 
