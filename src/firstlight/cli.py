@@ -6,21 +6,17 @@ With --json, standard output holds JSON alone.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from firstlight import __version__
 from firstlight.errors import FirstlightError, FrameError
+from firstlight.terminal import close_output, emit, emit_rows, lines, one_line_warnings, progress, stoppable
 
 __all__ = ["app", "main"]
 
@@ -39,37 +35,6 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON to
 Switch = Annotated[bool, Parameter(negative="")]
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 MaybeOut = Annotated[Path | None, Parameter(name=["--out", "-o"])]
-
-
-def _say(text: Any) -> None:
-    if not isinstance(text, str):
-        from rich.console import Console
-
-        console = Console(highlight=False, soft_wrap=True, markup=False)
-        with console.capture() as shown:
-            console.print(text)
-        text = shown.get().removesuffix("\n")
-    sys.stdout.write(f"{text}\n")
-
-
-def _emit(result: Any, json: bool, text: Callable[[], Any]) -> None:
-    if json:
-        from json import dumps
-
-        sys.stdout.write(dumps(result, indent=1, allow_nan=False) + "\n")
-    else:
-        _say(text())
-
-
-def _emit_rows(rows: list[dict[str, Any]], json: bool) -> int:
-    """Rows of files done; files that failed among several go to standard error, one line each, and make the exit code 2."""
-    failed = [r["error"] for r in rows if "error" in r]
-    done = [f"{r['input']} -> {r['output']}  {r['summary']}" for r in rows if "error" not in r]
-    if json or done:
-        _emit(rows, json, lambda: _lines(done))
-    for error in failed:
-        sys.stderr.write(f"firstlight: {error}\n")
-    return 2 if failed else 0
 
 
 @app.command
@@ -97,7 +62,7 @@ def info(
     from firstlight import facts
 
     result = facts.info(file, ext=ext, detector=detector, unit=unit)
-    _emit(result, json, lambda: facts.info_text(result))
+    emit(result, json, lambda: facts.info_text(result))
     return 0
 
 
@@ -144,9 +109,9 @@ def calibrate(
     from firstlight import jobs
 
     options = jobs.Calibration(bias or [], dark or [], flat or [], detector, unit, cosmic_rays, hot_pixels)
-    with _progress(json) as tick:
+    with progress(json) as tick:
         rows = jobs.calibrate(lights, out, options, stack=stack, tick=tick)
-    return _emit_rows(rows, json)
+    return emit_rows(rows, json)
 
 
 @app.command
@@ -180,7 +145,7 @@ def transfer(
     from firstlight import jobs
 
     result, text = jobs.transfer(flats, darks or [], unit=unit or "adu", gain=gain, out=out, plot=plot)
-    _emit(result, json, lambda: text)
+    emit(result, json, lambda: text)
     return 0
 
 
@@ -230,9 +195,9 @@ def restore(
     from firstlight import jobs
 
     options = jobs.Restoration(detector, unit, ext, strength, std, to, _bytes(memory), assume_white, resume)
-    with _progress(json) as tick:
+    with progress(json) as tick:
         rows = jobs.restore(files, out, options, tick)
-    return _emit_rows(rows, json)
+    return emit_rows(rows, json)
 
 
 @app.command
@@ -269,7 +234,7 @@ def measure(
     from firstlight import jobs
 
     result, text, passed = jobs.measure(file, restored, truth, peak=peak, detector=detector, unit=unit, ext=ext)
-    _emit(result, json, lambda: text)
+    emit(result, json, lambda: text)
     return 0 if passed else 1
 
 
@@ -289,7 +254,7 @@ def check(recipe: str, file: Path | None = None, *, input_: Inputs = None, json:
     from firstlight import jobs
 
     problems = jobs.check(recipe, file, input_ or [])
-    _emit(problems, json, lambda: _lines(problems) if problems else "no problems")
+    emit(problems, json, lambda: lines(problems) if problems else "no problems")
     return 1 if problems else 0
 
 
@@ -324,7 +289,7 @@ def run(
     from firstlight import jobs
 
     row = jobs.run(recipe, file, out, detector=detector, overrides=set_ or [], inputs=input_ or [])
-    _emit(row, json, lambda: f"{row['input']} -> {row['output']}  {row['summary']}")
+    emit(row, json, lambda: f"{row['input']} -> {row['output']}  {row['summary']}")
     return 0
 
 
@@ -342,7 +307,7 @@ def sample(out: Path, *, seed: int | None = None, json: Json = False) -> int:
     from firstlight.sample import SEED, write_sample
 
     manifest = write_sample(out, SEED if seed is None else seed)
-    _emit(manifest, json, lambda: _lines(f"{e['domain']:12s} {e['name']:18s} {e['lights'][0]}" for e in manifest["entries"]))
+    emit(manifest, json, lambda: lines(f"{e['domain']:12s} {e['name']:18s} {e['lights'][0]}" for e in manifest["entries"]))
     return 0
 
 
@@ -367,14 +332,10 @@ def demo(
     """
     from firstlight import demo as main_job
 
-    with _progress(json) as tick:
+    with progress(json) as tick:
         rows, text, passed = main_job.run(out, data, detector=detector, tick=tick)
-    _emit(rows, json, lambda: text)
+    emit(rows, json, lambda: text)
     return 0 if passed else 1
-
-
-def _lines(rows: Any) -> str:
-    return "\n".join(str(r) for r in rows)
 
 
 def _bytes(text: str) -> int:
@@ -390,63 +351,13 @@ def _bytes(text: str) -> int:
     return size
 
 
-@contextmanager
-def _progress(json: bool) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on standard error, where that is a terminal; `tick(done, total, what)`."""
-    if json or not sys.stderr.isatty():
-        yield lambda done, total, what: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
-
-
-@contextmanager
-def _one_line_warnings() -> Iterator[None]:
-    """Warnings as one line each, after the command; one that fails says its error alone."""
-    with warnings.catch_warnings(record=True) as caught:
-        yield
-    for text in dict.fromkeys(" ".join(str(w.message).split()) for w in caught):
-        sys.stderr.write(f"firstlight: warning: {text}\n")
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Being told to end (SIGTERM, or SIGHUP unless it is ignored) unwinds like Ctrl-C, so that nothing half-written stays."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [s for s in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)) if signal.getsignal(s) == signal.SIG_DFL]
-
-    def stop(number: int, stack: object) -> None:
-        sys.stderr.write("firstlight: terminated; finished outputs are whole, the one under way was removed\n")
-        raise SystemExit(128 + number)
-
-    for number in numbers:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _close_output() -> None:
-    """Whatever standard output could not take is dropped, so that the interpreter does not fail on it at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (and exits with it as a console script)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name, or a sign, that the terminal's encoding lacks
     try:
-        with _stoppable(), _one_line_warnings():
+        with stoppable(), one_line_warnings():
             result = app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
             sys.stdout.flush()
         return result if isinstance(result, int) else 0
@@ -458,12 +369,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("firstlight: interrupted; finished outputs are whole, the one under way was removed\n")
         return 130
     except BrokenPipeError:
-        _close_output()
+        close_output()
         return 141
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.stderr.write(f"firstlight: {where}{error.strerror or ' '.join(str(error).split())}\n")
-        _close_output()
+        close_output()
     except MemoryError:
         sys.stderr.write("firstlight: out of memory; give a smaller --memory or a machine with more\n")
     return 2

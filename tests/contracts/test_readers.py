@@ -81,7 +81,7 @@ def str_of(value: object) -> str:
 
 formats = each()
 files = each(lambda form: form.suffix != ".zarr")  # the damaged parts of a folder are its own tests'
-BESIDE = {".mrc", ".dv", ".tif", ".ome.tif", ".npy", ".png"}  # formats whose description is a companion
+BESIDE = {".mrc", ".tif", ".ome.tif", ".npy", ".png"}  # formats whose description is a companion
 beside = each(lambda form: form.suffix in BESIDE)
 
 
