@@ -1,1 +1,93 @@
-"""Tile sets: from folders of raw files to training data. scan -> pair -> split -> build -> audit -> load."""
+"""Tile sets: from folders of raw files to training data. scan -> pair -> split -> build -> audit -> load.
+
+Names load on first use; torch comes with those of `load` alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_NAMES = {
+    "DiffusionTileDataset": "load",
+    "Manifest": "scan",
+    "NoiseTileDataset": "load",
+    "PackDataset": "pack",
+    "PackWriter": "pack",
+    "Pair": "rows",
+    "Prepared": "prepare",
+    "Source": "rows",
+    "Summary": "build",
+    "TileRow": "rows",
+    "assign": "split",
+    "audit": "audit",
+    "build": "build",
+    "load_npy_tile": "load",
+    "open_pack": "pack",
+    "pair": "pair",
+    "plan": "build",
+    "prepare": "prepare",
+    "read_metadata": "metadata",
+    "scan": "scan",
+    "split": "split",
+    "unpack": "pack",
+    "unscale": "unscale",
+    "unscale_set": "unscale",
+    "write_pack": "pack",
+}
+
+__all__ = [
+    "DiffusionTileDataset",
+    "Manifest",
+    "NoiseTileDataset",
+    "PackDataset",
+    "PackWriter",
+    "Pair",
+    "Prepared",
+    "Source",
+    "Summary",
+    "TileRow",
+    "assign",
+    "audit",
+    "build",
+    "load_npy_tile",
+    "open_pack",
+    "pair",
+    "plan",
+    "prepare",
+    "read_metadata",
+    "scan",
+    "split",
+    "unpack",
+    "unscale",
+    "unscale_set",
+    "write_pack",
+]
+
+
+if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contracts/test_public_names.py holds them equal
+    from firstlight.dataset.build import Summary, plan
+    from firstlight.dataset.load import DiffusionTileDataset, NoiseTileDataset, load_npy_tile
+    from firstlight.dataset.metadata import read_metadata
+    from firstlight.dataset.pack import PackDataset, PackWriter, open_pack, unpack, write_pack
+    from firstlight.dataset.prepare import Prepared
+    from firstlight.dataset.rows import Pair, Source, TileRow
+    from firstlight.dataset.scan import Manifest
+    from firstlight.dataset.split import assign
+    from firstlight.dataset.unscale import unscale_set
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name in _NAMES:
+            return getattr(import_module(f"firstlight.dataset.{_NAMES[name]}"), name)
+        raise AttributeError(f"module 'firstlight.dataset' has no attribute {name!r}")
+
+
+# Functions named like their files: bound here for good, or the first import of a file would put the module in its place.
+from firstlight.dataset.audit import audit as audit  # noqa: E402
+from firstlight.dataset.build import build as build  # noqa: E402
+from firstlight.dataset.pair import pair as pair  # noqa: E402
+from firstlight.dataset.prepare import prepare as prepare  # noqa: E402
+from firstlight.dataset.scan import scan as scan  # noqa: E402
+from firstlight.dataset.split import split as split  # noqa: E402
+from firstlight.dataset.unscale import unscale as unscale  # noqa: E402

@@ -1,0 +1,198 @@
+"""What a tile set's folder holds and how far it has come: one entry a finished source, written after its last tile.
+
+OUT/.firstlight/lock            held by the one run that writes here, with its process id
+OUT/.firstlight/options.json    what the tiles depend on beside their source
+OUT/.firstlight/pairs.jsonl     pairs proved or refused, see `checked`
+OUT/.firstlight/sources/*.json  a source's hash, its file sizes, its rows
+
+The metadata are made of the entries, so a row without an entry, or a tile without one, is what an interrupted run left: rows
+are written after tiles and removed before them, whatever the moment of a kill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firstlight.atomic import replacing, write_text
+from firstlight.dataset.cut import MAPS
+from firstlight.dataset.metadata import METADATA
+from firstlight.dataset.rows import Source, TileRow
+from firstlight.dataset.store import flags_file
+from firstlight.errors import FrameError, WriteError
+
+__all__ = ["Entry", "Journal", "Rows", "files_of", "locked", "write_set"]
+
+FOLDER = ".firstlight"
+TILES = "npy_tiles"
+LABELS = ("domain", "data_type")  # of a source, on which its tiles' paths depend
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished source: its path and hash, {file below OUT: bytes} of what it wrote, and its rows."""
+
+    path: str
+    sha256: str
+    labels: tuple[str, ...]
+    files: Mapping[str, int]
+    rows: Rows
+
+    def made_of(self, source: Source) -> bool:
+        """True where the entry is that source's, as it is now."""
+        return self.sha256 == source.sha256 and self.labels == tuple(getattr(source, k) for k in LABELS)
+
+    def whole(self, out: Path) -> bool:
+        """True where every file is there in full length."""
+        try:
+            return all((out / name).stat().st_size == size for name, size in self.files.items())
+        except OSError:
+            return False
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[Journal]:
+    """The journal of a folder, made where it is not there, for one run at a time. The lock ends with the process.
+
+    Raises WriteError where another process holds it, naming its id, or the folder is somebody else's.
+    """
+    home = out / FOLDER
+    if not home.is_dir() and out.is_dir() and ((out / TILES).exists() or (out / METADATA).exists()):
+        raise WriteError(f"{out}: holds tiles that no firstlight run wrote; choose another folder")
+    try:
+        (home / "sources").mkdir(parents=True, exist_ok=True)
+        handle = os.open(home / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise WriteError(f"{out}: cannot be made a tile set's folder ({error.strerror}); choose another") from error
+    try:
+        _lock(handle, out)
+        yield Journal(out)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, out: Path) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+        raise WriteError(f"{out}: is being built by process {holder}; wait for it to end, or choose another folder") from None
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+
+
+class Journal:
+    """The finished sources of a folder that this process holds the lock of; see `locked`."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.pairs = out / FOLDER / "pairs.jsonl"
+        self._home = out / FOLDER / "sources"
+
+    def agree(self, options: Mapping[str, Any]) -> None:
+        """Note what the tiles depend on; raises FrameError where finished tiles were made with other options."""
+        file = self.out / FOLDER / "options.json"
+        try:
+            before = json.loads(file.read_text())
+        except (OSError, ValueError):
+            before = None
+        if before is not None and before != dict(options) and any(self._files()):
+            changed = sorted(k for k in {*before, *options} if before.get(k) != options.get(k))
+            was, now = (", ".join(f"{k} {o.get(k)!r}" for k in changed) for o in (before, options))
+            raise FrameError(
+                f"{self.out}: was built with {was}, got {now}; one set, one rule: choose another folder, or remove this one"
+            )
+        write_text(file, json.dumps(dict(options), indent=1))
+
+    def _files(self) -> Iterator[Path]:
+        yield from sorted(p for p in self._home.glob("*.json") if not p.name.startswith("."))
+
+    def _file(self, path: str) -> Path:
+        return self._home / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json"
+
+    def entries(self) -> Iterator[Entry]:
+        """Every finished source; an entry that cannot be read is none, and removed."""
+        for file in self._files():
+            try:
+                found = json.loads(file.read_bytes())
+                yield Entry(found["path"], found["sha256"], tuple(found["labels"]), found["files"], found["rows"])
+            except (ValueError, KeyError, TypeError):
+                file.unlink()
+
+    def rows(self, path: str) -> Rows:
+        """The rows of a finished source."""
+        return json.loads(self._file(path).read_bytes())["rows"]  # type: ignore[no-any-return]
+
+    def add(self, source: Source, files: Mapping[str, int], rows: Iterable[TileRow]) -> None:
+        """Note a source as finished: all its files are in place."""
+        entry = {
+            "path": source.path,
+            "sha256": source.sha256,
+            "labels": [getattr(source, k) for k in LABELS],
+            "files": dict(files),
+            "rows": [_plain(row) for row in rows],
+        }
+        with replacing(self._file(source.path)) as temp, temp.open("w", encoding="utf-8") as file:
+            json.dump(entry, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Forget sources; their files go with `sweep`."""
+        for path in paths:
+            self._file(path).unlink(missing_ok=True)
+
+    def sweep(self, kept: set[str]) -> int:
+        """Remove every tile, flag plane, noise map and temporary file that is not among `kept`; returns how many."""
+        gone = 0
+        for folder in (TILES, MAPS, FOLDER):
+            for here, _, names in os.walk(self.out / folder):
+                for name in names:
+                    file = Path(here) / name
+                    ours = folder == FOLDER or file.relative_to(self.out).as_posix() in kept
+                    if ".part." in name or not ours:
+                        file.unlink()
+                        gone += 1
+        for file in self.out.glob(".*.part.*"):
+            file.unlink()
+        return gone
+
+
+def _plain(row: TileRow) -> dict[str, Any]:
+    return {**vars(row), "flags": dict(row.flags)}
+
+
+def write_set(out: Path, head: Mapping[str, Any], rows: Iterable[dict[str, Any]], domain: str | None = None) -> None:
+    """The metadata of a set, a row a line: with `domain` of that one, else of the whole set; rows come sorted.
+
+    Raises WriteError; a file that is there stays until the new one is whole.
+    """
+    path = out / (METADATA if domain is None else f"metadata_{domain}_incremental.json")
+    with replacing(path) as temp, temp.open("w", encoding="utf-8") as file:
+        text = json.dumps(dict(head), indent=1)
+        file.write(f'{text[:-2]},\n "tiles": [')
+        between = "\n"
+        for row in rows:
+            file.write(f"{between}{json.dumps(row, allow_nan=False)}")
+            between = ",\n"
+        file.write("\n]}\n")
+
+
+def files_of(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Names below OUT of everything that rows refer to."""
+    out = set()
+    for row in rows:
+        out.add(row["npy_path"])
+        if row.get("flags"):
+            out.add(flags_file(row["npy_path"]))
+        out |= {row[k] for k in ("noise_a", "noise_b") if isinstance(row[k], str)}
+    return out
