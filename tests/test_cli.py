@@ -389,3 +389,35 @@ def test_no_input_is_overwritten(counts: Path, tmp_path: Path, capsys) -> None:
         assert capsys.readouterr().err.count("\n") == 1
         assert {p: p.read_bytes() for p in before} == before
         assert not (tmp_path / "new.tif").exists()
+
+
+def test_masters_of_another_gain_are_refused(counts: Path, tmp_path: Path, capsys) -> None:
+    frame = io.read(counts)
+    for name, noise in (("same", frame.noise), ("other", Noise(0.25, 4.0, 100.0))):
+        io.write(
+            Frame(np.asarray(frame.data) // 9 + 80, "YX", Unit.ADU, noise, observation=Observation(exposure=0.0)),
+            tmp_path / f"{name}.fits",
+        )
+    assert main(["calibrate", str(counts), "--bias", str(tmp_path / "same.fits"), "-o", str(tmp_path / "o.fits")]) == 0
+    assert main(["calibrate", str(counts), "--bias", str(tmp_path / "other.fits"), "-o", str(tmp_path / "p.fits")]) == 2
+    assert "gain" in capsys.readouterr().err
+    assert not (tmp_path / "p.fits").exists()
+
+
+def test_images_that_stay_as_they_are_are_said(counts: Path, tmp_path: Path, capsys) -> None:
+    from astropy.io import fits
+
+    image, header = fits.getdata(counts), fits.getheader(counts)
+    parts = [fits.PrimaryHDU(), *(fits.ImageHDU(image, name="SCI", ver=v) for v in (1, 2))]
+    parts[1].header.update({"GAIN": 2.0, "RDNOISE": 4.0, "BUNIT": "adu", "EXPTIME": header.get("EXPTIME", 1.0)})
+    fits.HDUList(parts).writeto(tmp_path / "two.fits")
+    argv = [
+        "restore",
+        str(tmp_path / "two.fits"),
+        "-o",
+        str(tmp_path / "o.fits"),
+        "--detector",
+        "gain=2,read_noise=4,offset=100",
+    ]
+    assert main([*argv, "--json"]) == 0
+    assert out(capsys)[0]["kept"] == ["SCI,2"]

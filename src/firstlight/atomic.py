@@ -36,5 +36,5 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> Path:
     """Write a text file (UTF-8); returns its path. Raises WriteError."""
     with replacing(path) as temp:
-        temp.write_text(text, encoding="utf-8")
+        temp.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may be no text
     return path

@@ -39,7 +39,7 @@ def info(path: Path, *, detector: str | None = None, unit: str | None = None, ex
             for k in obs.__dataclass_fields__
             if k not in ("header", "source") and (v := getattr(obs, k)) is not None
         },
-        "history": [r.step for r in frame.history],
+        "history": [r.step for r in found.frame.history],
         "doubts": [*io.doubts(frame), *([] if restored else mea.plausibility(frame))],
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,10 @@ from firstlight import recipe as rec
 from firstlight import restore as res
 from firstlight.atomic import write_text
 from firstlight.box import Box
-from firstlight.errors import FirstlightError, FrameError, WriteError
+from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
 from firstlight.facts import flag_counts, flagged, plain
 from firstlight.frame import Frame, Record, Unit
-from firstlight.noise import Detector, Unmodelled
+from firstlight.noise import Detector, Noise, Unmodelled
 
 __all__ = [
     "Calibration",
@@ -79,7 +79,7 @@ def calibrate(lights: Sequence[Path], out: Path, options: Calibration, *, stack:
     outputs.distinct(lights if stack else lights[:1], *others)
     goals = [outputs.target(lights[0], out, False)] if stack else outputs.targets(lights, out)
     outputs.spare(goals, lights, *others)
-    masters = _masters(options)
+    masters = _masters(options, lights[0])
     if stack:
         done = []
         for i, path in enumerate(lights):
@@ -134,11 +134,12 @@ def _written(frame: Frame, source: Path, path: Path, out: Path) -> dict[str, Any
     }
 
 
-def _masters(options: Calibration) -> dict[str, list[Frame]]:
+def _masters(options: Calibration, light: Path) -> dict[str, list[Frame]]:
     found = {}
     for name in ("bias", "dark", "flat"):
         paths = getattr(options, name)
         found[name] = [intake.load(p, detector=options.detector, unit=options.unit).frame for p in paths]
+    _one_gain(light, options, found)
     if found["bias"]:
         level = found["bias"][0]
         found = {k: [intake.with_bias(f, level) for f in v] for k, v in found.items()}
@@ -149,7 +150,7 @@ def calibrated(path: Path, options: Calibration, masters: dict[str, list[Frame]]
     """One light, calibrated; a scan that holds its own white and dark frames becomes transmission."""
     found = intake.load(path, detector=options.detector, unit=options.unit)
     frame = _hashed(found.frame, path)
-    masters = _masters(options) if masters is None else masters
+    masters = _masters(options, path) if masters is None else masters
     if "A" in frame.axes and not any(masters.values()):
         return _transmission(frame, path)
     one = {k: v[0] if v else None for k, v in masters.items()}
@@ -160,6 +161,29 @@ def calibrated(path: Path, options: Calibration, masters: dict[str, list[Frame]]
     if options.hot_pixels:
         frame = cal.flag_hot_pixels(frame, reference=one["dark"])
     return cal.flag_cosmic_rays(frame) if options.cosmic_rays else frame
+
+
+def _one_gain(light: Path, options: Calibration, masters: dict[str, list[Frame]]) -> None:
+    """Raises FrameError where a bias or dark was taken at another gain than the light: their counts do not compare."""
+    if options.detector is not None or not (masters["bias"] or masters["dark"]):
+        return
+    gain = None
+    with suppress(ReadError):  # said when the light's own turn comes
+        gain = _gain(intake.load(light, unit=options.unit).frame)
+    for name in ("bias", "dark"):
+        for path, frame in zip(getattr(options, name), masters[name], strict=True):
+            other = _gain(frame)
+            if gain is not None and other is not None and not np.allclose(gain, other, rtol=0.01):
+                raise FrameError(
+                    f"{path}: a gain of {plain(other)} e-/ADU, {light} has {plain(gain)}; give a {name} of its setting"
+                )
+
+
+def _gain(frame: Frame) -> Any:
+    if isinstance(frame.noise, Noise) and frame.unit is Unit.ADU and np.all(np.asarray(frame.noise.a) > 0):
+        return np.median(1 / np.asarray(frame.noise.a))
+    stated = io.stated(frame).get("gain")
+    return None if stated is None else np.median(stated)
 
 
 def _transmission(frame: Frame, path: Path) -> Frame:
@@ -241,12 +265,21 @@ def restore(files: Sequence[Path], out: Path, options: Restoration, tick: Tick) 
         with outputs.placed(goal, out):
             restored(_hashed(found.frame, path), goal, options, partial(_named, tick, path.name))
         unit = str(found.frame.unit)
-        summary = f"[{unit}] noise from {found.source}"
-        return {"input": str(path), "output": str(goal), "unit": unit, "noise": found.source, "summary": summary}
+        kept = _others(path, options.ext)
+        summary = f"[{unit}] noise from {found.source}" + (f"; unchanged: {', '.join(kept)}" if kept else "")
+        row = {"input": str(path), "output": str(goal), "unit": unit, "noise": found.source}
+        return row | {"kept": kept, "summary": summary}
 
     goals = outputs.targets(files, out, options.to)
     outputs.spare(goals, files)
     return _each(files, goals, one)
+
+
+def _others(path: Path, ext: str | None) -> list[str]:
+    """Names of the images in a file beside the one that is restored: they are copied as they are."""
+    names = list(io.read_set(path))
+    chosen = ext if ext in names else names[0]
+    return [n for n in names if n != chosen]
 
 
 def _named(tick: Tick, name: str, done: int, total: int) -> None:
