@@ -36,6 +36,8 @@ def write_set(out: Path, tiles: int, seed: int = 5) -> None:
 
 def readers(out: Path) -> dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]]:
     """What is read, by name: from files, from packs. Each answer is an array or item of the caller's own, filled."""
+    import torch
+
     from firstlight.dataset.load import DiffusionTileDataset, NoiseTileDataset, load_npy_tile
     from firstlight.dataset.metadata import METADATA, read_metadata
     from firstlight.dataset.pack import PackDataset, open_pack
@@ -47,7 +49,10 @@ def readers(out: Path) -> dict[str, tuple[Callable[[int], Any], Callable[[int], 
     return {
         "array, own memory": (lambda i: np.load(paths[i]), packs.read),
         "array, its sum": (lambda i: np.load(paths[i]).sum(), lambda i: shared.read(i).sum()),
-        "tensor (document 0's loader)": (lambda i: load_npy_tile(paths[i]), packs.read),
+        "tensor (document 0's loader)": (
+            lambda i: load_npy_tile(paths[i]),
+            lambda i: torch.from_numpy(packs.read(i)).float().unsqueeze(0),
+        ),
         "DiffusionTileDataset item": (diffusion[0].__getitem__, diffusion[1].__getitem__),
         "NoiseTileDataset item": (noise[0].__getitem__, noise[1].__getitem__),
     }

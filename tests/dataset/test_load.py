@@ -296,8 +296,8 @@ def test_what_is_no_set_is_refused(tmp_path, out):
     for bad in (3, None, {"tiles": []}, [3], [{"split": "train"}]):
         with pytest.raises(FrameError, match="tiles"):
             DiffusionTileDataset(bad)
-    with pytest.raises(FrameError, match=r"'trian'.*test, train, validation"):
-        DiffusionTileDataset(out, "trian")
+    with pytest.raises(FrameError, match=r"'learn'.*test, train, validation"):
+        DiffusionTileDataset(out, "learn")
     with pytest.raises(FrameError, match="root"):
         DiffusionTileDataset(out, root=out)
 
