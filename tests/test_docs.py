@@ -1,4 +1,4 @@
-"""Every ```bash and ```python block of the README and the user pages runs as it stands, in a folder of its own."""
+"""The ```bash and ```python blocks of the README and of every user page run as they stand, a page from top to bottom."""
 
 import os
 import re
@@ -12,27 +12,27 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.M | re.S)
-CASES = [
-    pytest.param(m[1], m[2], id=f"{page.name}-{i}") for page in PAGES for i, m in enumerate(BLOCK.finditer(page.read_text()))
-]
+TEXTS = {page.name: BLOCK.findall(page.read_text()) for page in PAGES}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from firstlight.sample import write_sample
 
-    here = tmp_path_factory.mktemp("docs")
-    write_sample(here / "sample")
+    here = tmp_path_factory.mktemp("docs") / "sample"
+    write_sample(here)
     return here
 
 
-@pytest.mark.parametrize(("kind", "text"), CASES)
-def test_block_runs(kind: str, text: str, folder: Path) -> None:
+@pytest.mark.parametrize("page", [name for name, blocks in TEXTS.items() if blocks])
+def test_page_runs(page: str, sample: Path, tmp_path: Path) -> None:
+    shutil.copytree(sample, tmp_path / "sample")
     tools = Path(sys.executable).parent
     env = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
-    command = ["bash", "-euo", "pipefail", "-c", text] if kind == "bash" else [sys.executable, "-W", "error", "-c", text]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    for kind, text in TEXTS[page]:
+        command = ["bash", "-euo", "pipefail", "-c", text] if kind == "bash" else [sys.executable, "-W", "error", "-c", text]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
 
 def test_the_console_script_is_installed() -> None:
