@@ -68,7 +68,7 @@ class Match(NamedTuple):
     confidence: float
 
 
-def reduced(frame: Frame, shrink: int = 1) -> Array:
+def reduced(frame: Frame, shrink: int = 1, *, median: bool = True) -> Array:
     """One float32 plane (Y, X) of a frame: leading axes averaged, isolated pixels taken out, binned by `shrink`.
 
     Of a large stack the middle plane is taken, a mosaic is binned by its period. A 3x3 median takes out hot pixels, which all
@@ -81,11 +81,12 @@ def reduced(frame: Frame, shrink: int = 1) -> Array:
         frame = frame.crop(Box((*at, 0, 0), (*(i + 1 for i in at), *frame.shape[-2:])))
     data = np.asarray(frame.data, dtype=np.float32)
     if frame.flags is not None:
-        data = np.where(np.broadcast_to(np.asarray(frame.flags), frame.shape) & ~int(Flag.SATURATED), np.nan, data)
+        flags = np.broadcast_to(np.asarray(frame.flags).astype(np.int64), frame.shape)
+        data = np.where(flags & ~int(Flag.SATURATED), np.float32(np.nan), data)
     plane = _mean(data.reshape(-1, *data.shape[-2:]))
     rows, cols = frame.period()
     plane = _binned(plane, rows, cols)
-    plane = cv2.medianBlur(np.ascontiguousarray(plane), 3) if min(plane.shape) > 2 else plane
+    plane = cv2.medianBlur(np.ascontiguousarray(plane), 3) if median and min(plane.shape) > 2 else plane
     return _binned(plane, shrink, shrink)
 
 

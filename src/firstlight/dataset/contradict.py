@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from firstlight.dataset.alike import band, reduced
+from firstlight.dataset.alike import reduced
 from firstlight.dataset.listing import Listing, unreadable
 from firstlight.dataset.proof import Proof, prove
 from firstlight.frame import Frame
@@ -18,7 +18,8 @@ PER_PAIR = 3  # tiles of one pair of sources looked at
 NOISIER = 1.2  # noise of the clean image over that of the noisy one, at one brightness
 SURE = 8.0  # confidence of a registration
 SHIFT = 1.5  # px
-STRUCTURE = 0.004  # share of pixels beyond 4 sigma of the quiet parts' noise; pure noise: 0.0001
+STRUCTURE = 2.0  # detail over noise in a band pass; pure noise: 1.0
+PASSED = 0.128  # of white noise by that band pass: sqrt((1/s^2 + 1/t^2)/(4 pi) - 1/(pi (s^2 + t^2))), s = 2, t = 8 px
 
 
 class Verdict(NamedTuple):
@@ -98,5 +99,13 @@ def _registration(members: list[int], proof: Proof, noisy: Frame, clean: Frame) 
 
 
 def _structured(frame: Frame) -> bool:
-    detail = band(reduced(frame))
-    return float(np.mean(np.abs(detail) > 40)) > STRUCTURE
+    """Whether smooth detail stands out of the noise: the spread of a band pass over what white noise would leave of it."""
+    import cv2
+
+    plane = reduced(frame, median=False)
+    h, w = (n // 2 * 2 for n in plane.shape)
+    a = plane[:h, :w]
+    haar = (a[::2, ::2] - a[1::2, ::2] - a[::2, 1::2] + a[1::2, 1::2]) / 2
+    noise = 1.4826 * float(np.median(np.abs(haar)))
+    detail = cv2.GaussianBlur(plane, (0, 0), 2) - cv2.GaussianBlur(plane, (0, 0), 8)
+    return float(detail.std()) > STRUCTURE * PASSED * noise and float(np.ptp(plane)) > 0
