@@ -38,9 +38,9 @@ def whole(root, tmp_path_factory):
 def root(tree, tmp_path_factory):
     """Nine small images of three domains."""
     folder = tmp_path_factory.mktemp("root")
-    tree.sid(folder, sony=1, fuji=1, shape=(520, 600), fuji_shape=(1060, 1100))
+    tree.sid(folder, sony=1, fuji=1, shape=(540, 620), fuji_shape=(1060, 1100))
     tree.biosr(folder, standard=1, er=1, er_levels=1, side=260, phases=2)
-    tree.hla(folder, pairs=1, shape=(260, 300))
+    tree.hla(folder, pairs=1, shape=(270, 300))
     return folder
 
 
@@ -479,9 +479,9 @@ def test_documented_counts_from_shapes(tree, tmp_path):
 
 
 def test_a_documented_build_makes_what_was_planned(tree, tmp_path):
-    tree.sid(tmp_path / "r", sony=1, fuji=1, shorts=2, shape=(520, 600), fuji_shape=(1060, 1100))
+    tree.sid(tmp_path / "r", sony=1, fuji=1, shorts=2, shape=(540, 620), fuji_shape=(1060, 1100))
     tree.biosr(tmp_path / "r", standard=1, er=0, side=260, phases=2)
-    tree.hla(tmp_path / "r", pairs=1, shape=(260, 300))
+    tree.hla(tmp_path / "r", pairs=1, shape=(270, 300))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         summary = build(tmp_path / "r", tmp_path / "o", profile="documented", split="documented")

@@ -117,6 +117,8 @@ def test_other_images_get_the_least_grid_that_covers_them(length):
 def test_too_small_and_unknown():
     with pytest.raises(FrameError, match="larger than the image"):
         grid_of((200, 900), "microscopy", "physical")
+    with pytest.raises(FrameError, match="would cut a place twice"):
+        grid_of((260, 900), "photography", "documented", "sony")
     with pytest.raises(FrameError, match="no tile grid for tomography"):
         grid_of((900, 900), "tomography", "documented")
     with pytest.raises(FrameError, match="unknown profile 'ideal'"):

@@ -317,6 +317,11 @@ def grid_of(shape: tuple[int, ...], domain: str, profile: str, name: str | None 
     named = [g for g in published if g.name == name] or fitting or list(published)
     if not named:
         raise FrameError(f"{profile}: the documents have no tile grid for {domain}; use profile physical")
+    if any(n - TILE < k - 1 for n, k in zip(shape, (named[0].rows, named[0].cols), strict=True) if n >= TILE):
+        raise FrameError(
+            f"{profile}: a grid of {named[0].rows} x {named[0].cols} tiles over {shape[0]} x {shape[1]} px would cut a place "
+            "twice; use profile physical"
+        )
     try:
         return tiles.grid(shape, named[0].rows, named[0].cols, TILE)
     except FrameError as error:
