@@ -11,6 +11,7 @@ from firstlight import io
 from firstlight.box import Box
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Frame, Unit
+from firstlight.geometry import BAYER, Mosaic
 from firstlight.noise import Noise, Unmodelled
 
 FIRST_BYTES = {
@@ -182,3 +183,11 @@ def test_a_map_that_is_on_disk_is_written_in_blocks(tmp_path: Path, monkeypatch:
 )
 def test_the_kind_of_a_file_is_its_suffix_under_the_packing(name: str, kind: str) -> None:
     assert io.kind(Path(name)) == kind
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".png", ".mrc", ".dng"])
+def test_a_format_of_one_image_does_not_pass_over_the_one_asked_for(suffix: str, tmp_path: Path) -> None:
+    one = frame((24, 26)).replace(geometry=Mosaic(BAYER)) if suffix == ".dng" else frame()
+    path = io.write(one, tmp_path / f"a{suffix}")
+    with pytest.raises(ReadError, match="SCI,2"):
+        io.read(path, ext="SCI,2")

@@ -10,6 +10,7 @@ import numpy as np
 
 from firstlight.errors import ReadError
 from firstlight.frame import Frame, Observation, Unit
+from firstlight.io.contiguous import refuse_ext
 from firstlight.io.partial import MappedWriter, read_described
 from firstlight.noise import Unmodelled
 
@@ -20,6 +21,7 @@ PLAIN_AXES = {2: "YX", 3: "CYX", 4: "CZYX", 5: "TCZYX"}
 
 def read(path: Path, ext: str | int | None = None) -> Frame:
     """The array of a .npy file, memory-mapped; 2 to 5 axes, taken as (T)(C)(Z)YX where no companion says otherwise."""
+    refuse_ext(path, ext)
     data = np.load(path, mmap_mode="r", allow_pickle=False)
     if data.ndim not in PLAIN_AXES or data.dtype.kind not in "fiub":
         raise ReadError(f"{path}: an array of {data.ndim} axes of {data.dtype}, expected 2 to 5 axes of real numbers")

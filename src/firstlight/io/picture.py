@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from firstlight.box import Box
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Flag, Frame, Observation, Unit
+from firstlight.io.contiguous import refuse_ext
 from firstlight.io.partial import Partial, read_described
 from firstlight.noise import Unmodelled
 
@@ -38,6 +39,7 @@ class Alpha:
 
 def read(path: Path, ext: str | int | None = None) -> Frame:
     """A PNG or JPEG picture: YX, or CYX for RGB, in display codes (uint8 or uint16)."""
+    refuse_ext(path, ext)
     raw = path.read_bytes()
     pixels = _png(path, raw) if raw.startswith(b"\x89PNG\r\n\x1a\n") else _jpeg(path, raw)
     data, alpha = _planes(path, pixels)

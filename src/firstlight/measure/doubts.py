@@ -270,7 +270,7 @@ def _piles(frame: Frame, levels: Array, counts: Array) -> list[str]:
 def _noise(frame: Frame, noise: FlatNoise | None, values: Array) -> list[str]:
     if noise is None:
         return []
-    out = _unit(frame, noise, values)
+    out = _unit(frame, noise)
     lag = max(noise.lag_y, noise.lag_x, key=abs)
     ratio = None if noise.model is None else float(np.median(noise.variance / np.maximum(noise.model, 1e-300)))
     structure = ratio is not None and lag > 0 and ratio - 1 > 0.6 * lag  # what is left of the scene explains both
@@ -284,7 +284,7 @@ def _noise(frame: Frame, noise: FlatNoise | None, values: Array) -> list[str]:
     return out
 
 
-def _unit(frame: Frame, noise: FlatNoise, values: Array) -> list[str]:
+def _unit(frame: Frame, noise: FlatNoise) -> list[str]:
     """Electrons obey var >= mean, and no detector reads below about 0.2 e- RMS."""
     if frame.unit != Unit.ELECTRON:
         return []
