@@ -38,6 +38,7 @@ class NoiseOn:
             dtype=np.int64,
         )
         self._models = [json.loads(text) for text in models]
+        self._known: dict[Any, dict[str, Array]] = {}  # of sources without maps; (C, 1, 1) each
         self._maps = any(isinstance(value, str) for model in self._models for value in model)
 
     def values(self, i: int, tile: Array) -> Array:
@@ -46,6 +47,14 @@ class NoiseOn:
 
     def parameters(self, i: int, shape: tuple[int, ...]) -> dict[str, Array]:
         """a, b and offset of tile `i` of `shape` (C, H, W), float32, (1, 1, 1), (C, 1, 1) or, where maps occur, (C, H, W)."""
+        if self._maps:
+            return self._made(i, shape)
+        key = int(self._model[i]), float(self._scale[i]), float(self._offset[i]), shape
+        if key not in self._known:
+            self._known[key] = self._made(i, shape)
+        return {name: value.copy() for name, value in self._known[key].items()}
+
+    def _made(self, i: int, shape: tuple[int, ...]) -> dict[str, Array]:
         a, b = (self._part(value, i, shape) for value in self._models[self._model[i]])
         k = self._scale[i] if self._scaled else 1.0
         offset = np.full((1, 1, 1), self._offset[i] / k if self._scaled else 0.0, dtype=np.float32)
