@@ -147,10 +147,10 @@ def _restore(
         variance = noise.variance(mean + offset).astype(np.float32)
     else:
         var, prec = _weights(values, good, noise, period)
-        mean, (share, gap, wide, tight) = _average(signal, var, prec, shifts, patch, strength)
+        mean, (share, gap, wide, tight, own) = _average(signal, var, prec, shifts, patch, strength)
         variance = noise.variance(mean + offset).astype(np.float32)
         unit = np.maximum(variance, TINY)
-        features = (share, gap / unit, wide * unit, tight * unit)
+        features = (share, gap / unit, wide * unit, tight * unit, own)
     texture = _return_texture(signal, good, mean, variance, noise)
     keep |= features[2] < TINY  # the sum of weights: nothing trusted in reach
     if error is not None:
@@ -209,7 +209,8 @@ def _average(z: Array, var: Array, prec: Array, shifts: Array, patch: int, stren
     _fill(z, prec, shifts, sums)
     wide, tight = sums[:2], sums[2:]
     mean, share, gap = nlm.mix(z, wide, tight, GAP_NOISE)
-    return mean, (share, gap, wide[1], tight[1])
+    own = OWN * prec * ((1 - share) / np.maximum(wide[1], TINY) + share / np.maximum(tight[1], TINY))
+    return mean, (share, gap, wide[1], tight[1], own)
 
 
 def _fill(z: Array, prec: Array, shifts: Array, sums: Array) -> None:
@@ -227,13 +228,16 @@ def _error_model(means: tuple[Array, ...], texture: tuple[Array, Array]) -> Arra
     """Mean square error in units of the noise variance, float32 (Y, X).
 
     exp of a quadratic form in what is seen without truth: log 1/sum(w) of the two means (their variance), the log of their
-    squared difference over 3 x 3 (bias of the wide one), the log of the mean squared residual, and the mixing shares.
+    squared difference over 3 x 3 (bias of the wide one), the log of the mean squared residual, and the mixing shares. Not
+    below the square of a pixel's own weight in its estimate: where nothing resembles it, its noise is all there.
     """
-    (share, gap, wide, tight), (back, left) = means, texture
+    (share, gap, wide, tight, own), (back, left) = means, texture
     a, b = (-np.log(np.maximum(w, np.float32(0.5))) for w in (wide, tight))
     d, r = np.log(gap / 9 + np.float32(1e-4)), np.log(np.maximum(left, np.float32(0.1)))
     terms = (a, b, d, r, share, back, a * a, d * d, a * d)
     log_mse = np.full(share.shape, ERROR[0], dtype=np.float32)
     for k, term in zip(ERROR[1:], terms, strict=True):
         log_mse += np.float32(k) * term
-    return np.exp(np.clip(log_mse, -8, 0.3))
+    own = back + (1 - back) * np.minimum(own, 1)
+    mse = np.exp(np.clip(log_mse, -8, np.float32(0.3) * (1 - own)))  # alone, a pixel errs by its noise and no more
+    return np.asarray(np.maximum(mse, own * own))
