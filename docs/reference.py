@@ -15,10 +15,11 @@ PAGE = Path(__file__).with_name("cli.md")
 def render() -> str:
     parts = ["# Command line\n", "Made from `--help` by `docs/reference.py`.\n"]
     names = sorted(n for n in app if not n.startswith("-"))
-    for name in ["", *names]:
+    inner = [f"tiles {n}" for n in sorted(app["tiles"]) if not n.startswith("-")]
+    for name in ["", *names, *inner]:
         text = io.StringIO()
         with redirect_stdout(text):
-            app.help_print([name] if name else [], console=Console(file=text, width=100, force_terminal=False))
+            app.help_print(name.split(), console=Console(file=text, width=100, force_terminal=False))
         body = "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
         parts.append(f"## {('firstlight ' + name).strip()}\n\n```text\n{body}\n```\n")
     return "\n".join(parts)

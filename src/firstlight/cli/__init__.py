@@ -15,6 +15,8 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from firstlight import __version__
+from firstlight.cli.options import Files, Inputs, Json, MaybeOut, Out, Switch
+from firstlight.cli.tiles import tiles
 from firstlight.errors import FirstlightError, FrameError
 from firstlight.terminal import close_output, emit, emit_rows, lines, one_line_warnings, progress, stoppable
 
@@ -29,12 +31,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
-Inputs = Annotated[list[str] | None, Parameter(name="--input", consume_multiple=True, negative="")]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON to standard output, and nothing else there.")]
-Switch = Annotated[bool, Parameter(negative="")]
-Out = Annotated[Path, Parameter(name=["--out", "-o"])]
-MaybeOut = Annotated[Path | None, Parameter(name=["--out", "-o"])]
+app.command(tiles)
 
 
 @app.command
