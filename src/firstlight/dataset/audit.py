@@ -17,7 +17,7 @@ from firstlight import io
 from firstlight.dataset.alike import Match
 from firstlight.dataset.compare import Content, compare
 from firstlight.dataset.contradict import Judged, judge
-from firstlight.dataset.listing import Listing, of_folder, of_set, unreadable
+from firstlight.dataset.listing import Listing, by_cause, few, of_folder, of_set, unreadable
 from firstlight.dataset.metadata import METADATA
 from firstlight.dataset.store import INDEX, Store, open_set
 from firstlight.errors import ReadError
@@ -81,7 +81,7 @@ class Audit:
     def text(self) -> str:
         """For people: the splits, each kind of leak with its first cases, what was not looked at."""
         head = f"{self.tiles} {self.what} in {len(self.splits)} splits, {self.pairs} pairs"
-        lines = [head, *(f"  {k}: {v['tiles']} {self.what}, {v['scenes']} scenes" for k, v in self.splits.items())]
+        lines = [head, *(f"  {k}: {v['tiles']} {self.what}, scenes: {v['scenes']}" for k, v in self.splits.items())]
         kinds = Counter(leak.kind for leak in self.leaks)
         for kind in kinds:
             lines += ["", f"{_TITLES[kind]}: {kinds[kind]}"]
@@ -89,7 +89,7 @@ class Audit:
             lines += [f"  {leak.sentence}" for leak in some]
             lines += [f"  and {kinds[kind] - len(some)} more"] if kinds[kind] > len(some) else []
         lines += ["", *(f"note: {n}" for n in self.notes)] if self.notes else []
-        lines += [f"unreadable: {p}: {c}" for p, c in self.unreadable]
+        lines += [f"unreadable: {few(paths)}: {cause}" for cause, paths in by_cause(self.unreadable)]
         total = len(self.leaks)
         return "\n".join([*lines, "", f"{total} {'leak' if total == 1 else 'leaks'} found" if total else "no leak found"])
 
@@ -227,10 +227,11 @@ def _told(across: Sequence[str]) -> str:
 def _differs(listing: Listing, where: Sequence[int], column: str) -> bool:
     """Whether a column has other values in one split than in another."""
     values = getattr(listing, column)
-    seen: dict[str, set[str]] = defaultdict(set)
+    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
     for i in where:
-        seen[listing.split[i]].add(values[i])
-    return any(a != b for a, b in combinations(seen.values(), 2))
+        # a clean frame's level is another than its noisy frames': exposures are compared within one kind
+        seen[listing.split[i], listing.data_type[i] if column == "level" else ""].add(values[i])
+    return any(seen[a] != seen[b] for a, b in combinations(seen, 2) if a[1] == b[1])
 
 
 def _identical(listing: Listing, failed: list[tuple[str, str]]) -> list[Leak]:

@@ -22,7 +22,7 @@ from firstlight.errors import FirstlightError, FrameError, ReadError
 from firstlight.frame import Frame, Unit
 from firstlight.noise import Unmodelled
 
-__all__ = ["Listing", "of_folder", "of_set", "unreadable"]
+__all__ = ["Listing", "by_cause", "few", "of_folder", "of_set", "unreadable"]
 
 SPLITS = {
     "train": "train",
@@ -96,7 +96,6 @@ def of_set(meta: Mapping[str, Any], store: Store, folder: Path) -> Listing:
         size=np.array([r.get("tile_size") or 0 for r in tiles], dtype=np.int64),
         figures=[tuple(r.get(k) for k in ("norm_min", "norm_max", "norm_mean", "norm_std")) for r in tiles],
         pairs=_pairs_of_set(meta),
-        unreadable=[(str(u.get("path")), str(u.get("cause"))) for u in meta.get("unreadable", ())],
     )
 
 
@@ -241,6 +240,19 @@ def _splits_csv(path: Path, text: str) -> dict[str, str]:
     if name is None or "split" not in names:
         raise ReadError(f"{path}: columns {', '.join(names) or 'none'}; expected path (or scene) and split")
     return {str(row[name]).strip(): str(row[names["split"]] or "").strip() for row in table}
+
+
+def by_cause(failed: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """(cause, paths) in order of first appearance: many files fail for one reason."""
+    out: dict[str, list[str]] = {}
+    for path, cause in failed:
+        out.setdefault(cause, []).append(path)
+    return list(out.items())
+
+
+def few(paths: Sequence[str], most: int = 3) -> str:
+    """The first of some paths, and how many more."""
+    return ", ".join(paths[:most]) + (f" and {len(paths) - most} more" if len(paths) > most else "")
 
 
 def unreadable(read: Callable[[int], Frame], i: int, path: str, into: list[tuple[str, str]]) -> Frame | None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstlight.dataset.audit import Audit, Tick, audit_set
+from firstlight.dataset.listing import by_cause, few
 from firstlight.dataset.rows import TileRow
 from firstlight.dataset.store import Store, TileFiles, open_set
 from firstlight.errors import FirstlightError
@@ -95,7 +96,7 @@ class Checks:
         lines += ["", "checks"]
         for check in self.checks:
             lines.append(f"  {_MARKS[check.ok]:<5} {check.sentence}")
-        lines += [f"        {p}: {c}" for p, c in self.unreadable]
+        lines += [f"        {few(paths)}: {cause}" for cause, paths in by_cause(self.unreadable)]
         lines += ["", "leakage audit", *(f"  {line}" if line else "" for line in self.audit.text().split("\n"))]
         return "\n".join([*lines, "", "verified" if self.passed else "NOT verified: see what failed above"])
 
@@ -134,8 +135,7 @@ def _check(name: str, offenders: Sequence[str], good: str, bad: str) -> Check:
     """A check that fails where there are offenders; {n} in `bad` is their count."""
     if not offenders:
         return Check(name, True, good)
-    some = ", ".join(offenders[:NAMED]) + (", ..." if len(offenders) > NAMED else "")
-    return Check(name, False, f"{bad.format(n=len(offenders))}: {some}", tuple(offenders))
+    return Check(name, False, f"{bad.format(n=len(offenders))}: {few(offenders, NAMED)}", tuple(offenders))
 
 
 def _column(rows: Rows, name: str) -> list[Any]:
