@@ -66,6 +66,15 @@ def test_the_clean_frame_s_noise_is_measured(tree):
         assert f["noise_ratio"] == pytest.approx(frames**-0.5, rel=0.12)
 
 
+def test_a_noisy_clean_frame_does_not_flatten_the_scale(tree):
+    light = 50 + 12 * tree.scene((512, 512), np.random.default_rng(6))  # its noise is 5 % of the variance of cell means
+    found = prove(exposed(light, 1, 1, noise=False), exposed(light, 1, 2, frames=2))
+    assert found.proved, found.reason
+    assert found.figures["scale"] == pytest.approx(1, abs=0.015)
+    assert found.figures["noise_ratio"] == pytest.approx(0.5**0.5, rel=0.03)
+    assert found.figures["bend"] < 0.015
+
+
 def test_stars_and_filaments_are_pairs_too():
     rng = np.random.default_rng(7)
     stars, _ = star_field((256, 256), rng)
@@ -97,6 +106,14 @@ def test_another_scene_is_refused(light, tree):
     found = prove(exposed(other, 1, 1), exposed(light, 1, 2, frames=50))
     assert not found.proved
     assert "register" in found.reason or "shifted" in found.reason
+
+
+def test_the_same_edges_in_another_brightness_are_refused(tree):
+    scene = tree.scene((256, 256), np.random.default_rng(5))
+    stain = np.random.default_rng(0).uniform(0, 1, 64)[(scene * 63).astype(int)]  # another stain on the same structure
+    clean = exposed(50 + 400 * scene, 1, 2, frames=50)
+    found = prove(exposed(50 + 200 * (scene + stain), 1, 1, noise=False), clean)
+    assert found.reason == "brightness is not related: cell means, noise apart, correlate by 0.78, expected 0.9"
 
 
 def test_frames_without_structure_are_refused():

@@ -204,10 +204,11 @@ def _registered(pieces: list[_Piece], figures: dict[str, float]) -> None:
         found += [_shift(n, c, FEW) for n, c in zip(*map(_quarters, pieces[0].frames), strict=True)]
     sure = [s for s in found if s.confidence >= CONFIDENCE]
     limit = max(SHIFT, LEVEL * max(pieces[0].frames[0].period()))
-    for what, s in (("", best), ("in part ", max(sure, key=lambda s: max(abs(s.dy), abs(s.dx))))):
-        if max(abs(s.dy), abs(s.dx)) >= (2 * limit if what else limit):
+    worst = max(sure, key=lambda s: max(abs(s.dy), abs(s.dx)))
+    for what, s, most in (("", best, limit), ("in part ", worst, 2 * limit)):
+        if max(abs(s.dy), abs(s.dx)) >= most:
             figures |= {"shift_y": s.dy, "shift_x": s.dx, "confidence": s.confidence}
-            raise _Refused(f"{what}shifted by ({s.dy:.2f}, {s.dx:.2f}) px, expected less than {limit:g}")
+            raise _Refused(f"{what}shifted by ({s.dy:.2f}, {s.dx:.2f}) px, expected less than {most:g}")
 
 
 def _shift(noisy: Frame, clean: Frame, steps: int) -> Shift:
@@ -230,18 +231,19 @@ def _related(pieces: list[_Piece], figures: dict[str, float]) -> tuple[float, fl
     figures["correlation"] = r
     if not r >= FLOOR:
         raise _Refused(f"brightness is not related: cell means correlate by {r:.2f}, expected at least {FLOOR}")
-    scale, offset = _line(n, c)
+    plain = _line(n, c)
+    scale = plain[0]
     for _ in range(3):  # noise in the clean frame flattens a least-squares line: var(c) holds it
         sigma = _noises(pieces, scale)
         share = [min(v / weight / float(np.var(k)), 0.9) for v, k in zip(sigma, (n, c), strict=True)]
-        scale = _line(n, c)[0] / (1 - share[1])
+        scale = plain[0] / (1 - share[1])
     offset = float(np.median(n - scale * c))
     r = min(r / ((1 - share[0]) * (1 - share[1])) ** 0.5, 1.0)
     figures |= {"scale": scale, "offset": offset, "noise_noisy": sigma[0] ** 0.5, "noise_clean": sigma[1] ** 0.5}
     figures["correlation"] = r
     if r < RELATED:
         raise _Refused(f"brightness is not related: cell means, noise apart, correlate by {r:.2f}, expected {RELATED}")
-    bend = figures["bend"] = _bend(n - scale * c - offset, c, scale)
+    bend = figures["bend"] = _bend(n - plain[0] * c - plain[1], c, scale)  # given c with its noise, the plain line is right
     if bend > BENT:
         raise _Refused(
             f"brightness is not related by a straight line: {bend:.0%} of its range off, expected at most {BENT:.0%}"
