@@ -94,6 +94,15 @@ def test_max_files_keeps_views_whole(root, tree):
         scan(root, max_files=0)
 
 
+def test_max_files_takes_a_clean_frame_before_more_noisy_ones(root, tmp_path):
+    text = MINE.replace("{field}_{kind}.{suffix}", "{field}_{kind}_{n}.tif") + 'labels = { a = "noisy", b = "clean" }\n'
+    (tmp_path / "own.toml").write_text(text)
+    for name in ("f_a_1", "f_a_2", "f_b_1", "e_a_1"):
+        image(root / f"{name}.tif")
+    found = scan(root, layouts=tmp_path / "own.toml", max_files=3)
+    assert [s.path for s in found] == ["e_a_1.tif", "f_a_1.tif", "f_b_1.tif"]
+
+
 def test_what_is_passed_over(root, mine):
     image(root / "a_noisy.tif")
     io.write(Frame(np.zeros((8, 9), np.uint16), "YX", Unit.ADU, Unmodelled("x")), root / "a_clean.npy")  # with a companion
