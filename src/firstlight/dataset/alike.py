@@ -8,7 +8,7 @@ over their overlap (`calibrate.measure_shift`). After the landmark triplets of s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -166,36 +166,36 @@ def candidates(prints: Sequence[Print], parts: Sequence[int], groups: Sequence[i
     image = np.repeat(np.arange(len(prints), dtype=np.int32), [len(p.hashes) for p in prints])
     hashes, points = np.concatenate([p.hashes for p in prints]), np.concatenate([p.points for p in prints])
     order = np.lexsort((image, hashes))
-    hashes, image, points = hashes[order], image[order], points[order].astype(np.int64)
-    left, right = _together(hashes, np.asarray(parts)[image])
-    group = np.asarray(groups)
-    known = (group[image[left]] == group[image[right]]) & (group[image[left]] >= 0)
-    left, right = left[~known], right[~known]
-    coarse = (hashes[left] >> np.uint64(43)).astype(int)
-    return _agreed(image[left], image[right], points[left] - points[right], np.array(SCALES)[coarse])
+    hashes, image, points = hashes[order], image[order], points[order]
+    part, group = np.asarray(parts, dtype=np.int16)[image], np.asarray(groups, dtype=np.int32)[image]
+    keys, offsets = [], []
+    for first, second in _together(hashes, part):
+        keep = (group[first] != group[second]) | (group[first] < 0)
+        left, right = first[keep], second[keep]
+        offset = points[left] - points[right]
+        cell = (offset.astype(np.int64) + 4 >> 3) + 2048
+        keys.append((((image[left].astype(np.int64) << 20) | image[right]) << 24) | (cell[:, 0] << 12) | cell[:, 1])
+        offsets.append(offset)
+    return _agreed(np.concatenate(keys), np.concatenate(offsets)) if keys else []
 
 
-def _together(hashes: Array, part: Array) -> tuple[Array, Array]:
-    """Index pairs (left < right) into the sorted table that share a hash and lie in different parts."""
+def _together(hashes: Array, part: Array) -> Iterator[tuple[Array, Array]]:
+    """Index pairs (left < right) into the sorted table that share a hash and lie in different parts, some at a time."""
     starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
     lengths = np.diff(np.r_[starts, len(hashes)])
-    lefts, rights = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for gap in range(1, CROWD):
         runs = (lengths > gap) & (lengths <= CROWD)
         if not runs.any():
             break
         here = _ranges(starts[runs], lengths[runs] - gap)
         here = here[part[here] != part[here + gap]]
-        lefts.append(here)
-        rights.append(here + gap)
+        yield here, here + gap
     for start, length in zip(starts[lengths > CROWD], lengths[lengths > CROWD], strict=True):
         run = np.arange(start, start + length)
         heads = np.concatenate([run[part[run] == p][:ANCHORS] for p in np.unique(part[run])])
         a, b = (k.ravel() for k in np.meshgrid(heads, run, indexing="ij"))
         differ = part[a] != part[b]
-        lefts.append(np.minimum(a, b)[differ])
-        rights.append(np.maximum(a, b)[differ])
-    return np.concatenate(lefts), np.concatenate(rights)
+        yield np.minimum(a, b)[differ], np.maximum(a, b)[differ]
 
 
 def _ranges(starts: Array, lengths: Array) -> Array:
@@ -204,18 +204,23 @@ def _ranges(starts: Array, lengths: Array) -> Array:
     return np.asarray(np.arange(ends[-1]) - np.repeat(ends - lengths, lengths) + np.repeat(starts, lengths))
 
 
-def _agreed(a: Array, b: Array, offset: Array, sigma: Array) -> list[Candidate]:
-    """The offset of each pair of images on which most votes agree, where at least VOTES do."""
-    if not len(a):
+def _agreed(key: Array, offset: Array) -> list[Candidate]:
+    """The offset of each pair of images on which most votes agree, where at least VOTES do; best first.
+
+    key: (image a, image b, cell of the offset) packed as 20, 20, 24 bits.
+    """
+    ordered = np.sort(key)
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=np.int64)
+    votes = np.diff(np.r_[starts, len(ordered)])
+    unique, votes = ordered[starts[votes >= VOTES]], votes[votes >= VOTES]
+    if not len(unique):
         return []
-    cell = np.rint(offset / 8).astype(np.int64) + 2048
-    key = (((a.astype(np.int64) << 20) | b) << 24) | (cell[:, 0] << 12) | cell[:, 1]
-    unique, where, votes = np.unique(key, return_inverse=True, return_counts=True)
-    mean = [np.bincount(where, offset[:, k], len(unique)) / votes for k in (0, 1)]
+    where = np.searchsorted(unique, key).clip(max=len(unique) - 1)
+    hit = unique[where] == key
+    mean = [np.bincount(where[hit], offset[hit, k], len(unique)) / votes for k in (0, 1)]
     pair = unique >> 24
     order = np.lexsort((unique, -votes, pair))
     best = order[np.r_[True, pair[order][1:] != pair[order][:-1]]]
-    best = best[votes[best] >= VOTES]
     best = best[np.lexsort((unique[best], -votes[best]))]
     return [
         Candidate(int(pair[k] >> 20), int(pair[k] & 0xFFFFF), round(mean[0][k]), round(mean[1][k]), int(votes[k])) for k in best

@@ -137,7 +137,7 @@ def audit_set(
 def _audited(listing: Listing, most: int, pairs: int, tick: Tick | None) -> Audit:
     failed: list[tuple[str, str]] = list(listing.unreadable)
     leaks = [*_scenes(listing), *_identical(listing, failed), *_overlaps(listing)]
-    content = compare(listing, most, tick) if most > 0 else Content([], 0, 0, 0, 1, [])
+    content = compare(listing, most, tick) if most > 0 else Content([], 0, 0, 0, 0, 1, [])
     same = [set(leak.members) for leak in leaks if leak.kind == "identical"]
     leaks += [leak for leak in _alike(listing, content) if not any(set(leak.members) <= s for s in same)]
     judged = judge(listing, pairs) if pairs > 0 else Judged(len(listing.pairs), 0, 0, [], [])
@@ -153,6 +153,7 @@ def _audited(listing: Listing, most: int, pairs: int, tick: Tick | None) -> Audi
             "by_content": content.compared,
             "blank": content.blank,
             "refused": content.refused,
+            "untried": content.untried,
             "pairs": judged.looked_at,
             "pairs_open": judged.open,
         },
@@ -166,6 +167,10 @@ def _notes(listing: Listing, content: Content, judged: Judged) -> list[str]:
     out = [f"{content.compared} of {len(listing)} {what} compared by content, at 1/{content.shrink} of their size"]
     if content.blank:
         out.append(f"{content.blank} {what} are constant: they show nothing that could leak")
+    if content.untried:
+        out.append(
+            f"{content.untried} pairs with the weakest signs of likeness were not looked at, after {content.refused} in vain"
+        )
     if judged.pairs:
         out.append(f"labels of {judged.looked_at} of {judged.pairs} pairs looked at; {judged.open} show too little to tell")
     return out

@@ -25,6 +25,7 @@ class Content(NamedTuple):
     compared: int
     blank: int
     refused: int
+    untried: int
     shrink: int
     unreadable: list[tuple[str, str]]
 
@@ -90,14 +91,20 @@ def compare(listing: Listing, most: int, tick: Any = None) -> Content:
     names = {name: k for k, name in enumerate(dict.fromkeys(listing.scene)) if name}
     parts = list(dict.fromkeys(listing.split))
     found = candidates(prints, [parts.index(listing.split[i]) for i in where], [names.get(listing.scene[i], -1) for i in where])
-    joined, matches, refused = _confirmed(found, bands)
+    joined, matches, refused, untried = _confirmed(found, bands)
     groups: dict[int, tuple[set[int], list[tuple[int, int, Match]]]] = {}
     for a, b, match in matches:
         members, evidence = groups.setdefault(joined.of(a), (set(), []))
         members |= {where[a], where[b]}
         evidence.append((where[a], where[b], match))
     return Content(
-        [(sorted(m), e) for _, (m, e) in sorted(groups.items())], len(where) - len(failed), blank, refused, shrink, failed
+        [(sorted(m), e) for _, (m, e) in sorted(groups.items())],
+        len(where) - len(failed),
+        blank,
+        refused,
+        untried,
+        shrink,
+        failed,
     )
 
 
@@ -128,12 +135,12 @@ def _taken(
 
 def _confirmed(
     found: Sequence[Candidate], bands: Sequence[NDArray[np.int8]]
-) -> tuple[Groups, list[tuple[int, int, Match]], int]:
-    """The candidates that hold, best first; those that are one group already are not looked at again."""
+) -> tuple[Groups, list[tuple[int, int, Match]], int, int]:
+    """The candidates that hold, best first, the counts of refused and of untried; what is one group already is passed over."""
     joined, matches, refused = Groups(len(bands)), [], 0
-    for one in found:
+    for n, one in enumerate(found):
         if refused > FRUITLESS + 4 * len(bands):
-            break
+            return joined, matches, refused, len(found) - n
         if joined.of(one.a) == joined.of(one.b):
             continue
         match = confirm(bands[one.a], bands[one.b], one)
@@ -142,4 +149,4 @@ def _confirmed(
             continue
         joined.join(one.a, one.b)
         matches.append((one.a, one.b, match))
-    return joined, matches, refused
+    return joined, matches, refused, 0
