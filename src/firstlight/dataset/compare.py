@@ -137,7 +137,8 @@ def _confirmed(
     found: Sequence[Candidate], bands: Sequence[NDArray[np.int8]]
 ) -> tuple[Groups, list[tuple[int, int, Match]], int, int]:
     """The candidates that hold, best first, the counts of refused and of untried; what is one group already is passed over."""
-    joined, matches, refused = Groups(len(bands)), [], 0
+    joined, refused = Groups(len(bands)), 0
+    matches: list[tuple[int, int, Match]] = []
     for n, one in enumerate(found):
         if refused > FRUITLESS + 4 * len(bands):
             return joined, matches, refused, len(found) - n
