@@ -33,7 +33,9 @@ _NAMES = {
     "unpack": "pack",
     "unscale": "unscale",
     "unscale_set": "unscale",
+    "verify": "verify",
     "write_pack": "pack",
+    "write_page": "page",
 }
 
 __all__ = [
@@ -61,7 +63,9 @@ __all__ = [
     "unpack",
     "unscale",
     "unscale_set",
+    "verify",
     "write_pack",
+    "write_page",
 ]
 
 
@@ -70,6 +74,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contrac
     from firstlight.dataset.load import DiffusionTileDataset, NoiseTileDataset, load_npy_tile
     from firstlight.dataset.metadata import read_metadata
     from firstlight.dataset.pack import PackDataset, PackWriter, open_pack, unpack, write_pack
+    from firstlight.dataset.page import write_page
     from firstlight.dataset.prepare import Prepared
     from firstlight.dataset.rows import Pair, Source, TileRow
     from firstlight.dataset.scan import Manifest
@@ -91,3 +96,4 @@ from firstlight.dataset.prepare import prepare as prepare  # noqa: E402
 from firstlight.dataset.scan import scan as scan  # noqa: E402
 from firstlight.dataset.split import split as split  # noqa: E402
 from firstlight.dataset.unscale import unscale as unscale  # noqa: E402
+from firstlight.dataset.verify import verify as verify  # noqa: E402
