@@ -32,7 +32,10 @@ class Scaling:
 
     def apply(self, x: ArrayLike) -> NDArray[Any]:
         """Scaled values, float32, of `x` [unit]; computed in double precision and rounded once."""
-        return np.asarray((np.asarray(x, dtype=np.float64) + self.offset) / self.scale, dtype=np.float32)
+        scaled = np.array(x, dtype=np.float64)
+        scaled += self.offset
+        scaled /= self.scale
+        return scaled.astype(np.float32)
 
     def invert(self, scaled: ArrayLike) -> NDArray[Any]:
         """The values [unit], float32, that `apply` scaled: within 2 ulp of max(|x|, offset)."""

@@ -131,11 +131,11 @@ def test_sizes_of_the_sid_cameras(tmp_path):
     for path, shape, count, gain in ((sony, (3, 1424, 2128), 54, 5.0), (fuji, (3, 1008, 1508), 24, 1.8)):
         with warnings.catch_warnings(action="ignore"):
             one = prepare(path, source(path), profile="documented")
-        assert (one.image.shape, len(one.grid), one.gain) == (shape, count, gain)
+        assert (one.shape, len(one.grid), one.gain) == (shape, count, gain)
     given = "gain=1.8,read_noise=3.75,offset=1024"
     for path, shape, count in ((sony, (3, 1424, 2128), 54), (fuji, (3, 1008, 1508), 24)):
         one = prepare(path, source(path), detector=given)
-        assert (one.image.shape, len(one.grid)) == (shape, count)
+        assert (one.shape, len(one.grid)) == (shape, count)
 
 
 @pytest.mark.parametrize("pattern", [BAYER, XTRANS])

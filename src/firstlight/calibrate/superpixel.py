@@ -12,7 +12,7 @@ windows correlates the noise, and is not done here.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any
@@ -25,7 +25,7 @@ from firstlight.frame import Flag, Frame, Unit
 from firstlight.geometry import BAYER, Mosaic
 from firstlight.noise import CELL, Noise, Param
 
-__all__ = ["downsample_documented", "superpixels"]
+__all__ = ["FACTORS", "downsample_documented", "superpixels"]
 
 Array = NDArray[Any]
 FACTORS = {(2, 2): 2, (6, 6): 4}  # by the pattern's period: the least windows that hold every colour wherever they lie
@@ -84,6 +84,9 @@ def _same(mosaic: Mosaic, taken: Mosaic) -> bool:
         return [[m.colors[i] for i in row] for row in m.cell()]
 
     return letters(mosaic) == letters(taken)
+
+
+STRIP = 256  # rows whose saturated pixels are looked for at a time
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,11 @@ def _params(frame: Frame) -> list[Any]:
 
 
 def _is_cell(value: Any, shape: tuple[int, ...]) -> bool:
-    if np.ndim(value) != 2 or max(np.shape(value)) > CELL:
-        return False
-    return not all(m in (1, n) for m, n in zip(np.shape(value), shape, strict=True))
+    return np.ndim(value) == 2 and max(np.shape(value)) <= CELL and not _fits_map(value, shape)
+
+
+def _fits_map(value: Any, shape: tuple[int, ...]) -> bool:
+    return all(m in (1, n) for m, n in zip(np.shape(value)[::-1], shape[::-1], strict=False))
 
 
 def _binned(frame: Frame, windows: _Windows, step: str) -> Frame:
@@ -177,9 +182,14 @@ def _binned(frame: Frame, windows: _Windows, step: str) -> Frame:
 
 
 def _total(windows: _Windows, plane: Array, dtype: np.dtype[Any]) -> Array:
-    total = np.zeros(windows.full, dtype=dtype)
+    total, begun = np.empty(windows.full, dtype=dtype), set[tuple[int, int, int]]()
     for _, source, target in windows.phases():
-        total[target] += plane[source]
+        cell = (target[0], target[1].start, target[2].start)
+        if cell in begun:
+            total[target] += plane[source]
+        else:  # every window holds every colour: each value is set before it is added to
+            total[target] = plane[source]
+            begun.add(cell)
     return total
 
 
@@ -187,10 +197,9 @@ def _combined(windows: _Windows, value: Param, shape: tuple[int, ...], power: in
     """sum(value) / n^power per window: a number, (C, 1, 1), or a map (C, Y, X) where windows differ."""
     single = np.ndim(value) == 0
     if single or _is_cell(value, shape):
-        at = _phase_value(value, shape)
         cells = np.zeros(windows.counts.shape)
         for place, _, (c, rows, cols) in windows.phases():
-            cells[c, rows.start, cols.start] += at(place, None)
+            cells[c, rows.start, cols.start] += _cell_value(value, place)
         return _least(cells / windows.counts**power, windows.full)
     return windows.divide(_total(windows, np.broadcast_to(value, shape), np.dtype(np.float32)), power)
 
@@ -206,33 +215,44 @@ def _least(cells: Array, full: tuple[int, int, int]) -> Param:
     return np.asarray(cells.astype(np.float32)[:, y[:, None], x])
 
 
-def _phase_value(value: Any, shape: tuple[int, ...]) -> Callable[[tuple[int, int], Any], Any]:
-    """What a parameter is at one place of the period: a number, or for a map its part at the slices `source`."""
-    if np.ndim(value) == 0:
-        return lambda place, source: float(value)
-    if _is_cell(value, shape):
-        rows, cols = np.shape(value)
-        return lambda place, source: float(value[place[0] % rows, place[1] % cols])
-    whole = np.broadcast_to(value, shape)
-    return lambda place, source: whole[source]
+def _cell_value(value: Any, place: tuple[int, int]) -> float:
+    """What a number or a CFA cell is at one place of the period."""
+    return float(value) if np.ndim(value) == 0 else float(value[place[0] % value.shape[0], place[1] % value.shape[1]])
 
 
 def _flags(frame: Frame, windows: _Windows, data: Array) -> Array | None:
     """Flag bits (C, Y, X) of each colour's pixels, SATURATED where one of them reaches the level; None where none is set."""
-    level, old = frame.observation.saturation, frame.flags
-    reached = level is not None and np.fmax.reduce(data, axis=None) >= _tolerant(np.min(level), data)
-    if old is None and not reached:
-        return None
+    old, level = frame.flags, frame.observation.saturation
     flags = np.zeros(windows.full, dtype=np.uint8 if old is None else np.asarray(old).dtype)
     if old is not None:
         old = np.broadcast_to(old, frame.shape)
-    at = _phase_value(level, frame.shape) if reached else None
-    for place, source, target in windows.phases():
-        if old is not None:
+        for _, source, target in windows.phases():
             flags[target] |= old[source]
-        if at is not None:
-            flags[target] |= (data[source] >= _tolerant(at(place, source), data)).astype(np.uint8) * np.uint8(Flag.SATURATED)
-    return flags if flags.any() else None
+    reached = False if level is None else _mark_saturated(flags, windows, data, level)
+    return flags if reached or (old is not None and flags.any()) else None
+
+
+def _mark_saturated(flags: Array, windows: _Windows, data: Array, level: Any) -> bool:
+    """Sets SATURATED in place; True where a pixel reaches its level (a number, a cell or a map). Saturated pixels are few."""
+    (rows, cols), k = windows.shape, windows.size
+    cell = not (np.ndim(level) and _fits_map(level, data.shape))
+    whole = level if cell else np.broadcast_to(level, data.shape)
+    least, found = _tolerant(np.min(level), data), False
+    for start in range(0, rows * k, STRIP):
+        strip = data[start : min(start + STRIP, rows * k), : cols * k]
+        if not np.fmax.reduce(strip, axis=None) >= least:
+            continue
+        y, x = np.divmod(np.flatnonzero(strip >= least), cols * k)  # of one axis: several times faster than of two
+        if np.ndim(level) and y.size:
+            at = level[(y + start) % level.shape[0], x % level.shape[1]] if cell else whole[y + start, x]
+            high = strip[y, x] >= _tolerant(at, data)
+            y, x = y[high], x[high]
+        if y.size:
+            y += start
+            color = windows.cell[y % windows.cell.shape[0], x % windows.cell.shape[1]]
+            flags[color, y // k, x // k] |= np.uint8(Flag.SATURATED)  # the same bit, so that doubles do no harm
+            found = True
+    return found
 
 
 def _tolerant(level: Any, data: Array) -> Any:

@@ -185,6 +185,7 @@ class _Job:
         kept = [s for s in sources if self.profile == "physical" or s.path in partners]
         self.sources = {s.path: s for s in sorted(kept, key=lambda s: s.path)}
         self.finished: set[str] = set()
+        self.folders: set[Path] = set()
         self._splits: dict[str, str] = {}
         self._known = {s.path for s in sources}
         self._saved: Counter[str] = Counter()
@@ -207,7 +208,7 @@ class _Job:
                 self.finished.add(entry.path)
                 kept |= set(entry.files)
                 continue
-            if max_files is not None and entry.path not in self._known and (self.root / entry.path).exists():
+            if max_files is not None and entry.path not in {*self._known, ""} and (self.root / entry.path).exists():
                 raise FrameError(
                     f"{self.out}: holds tiles of {entry.path}, which max_files={max_files} leaves out; choose another "
                     "folder, or allow as many files"
@@ -218,7 +219,7 @@ class _Job:
         self.summary.removed = len(stale)
         if stale:
             self.finish()
-            self.journal.remove(e.path for e in stale)
+            self.journal.remove(stale)
         self.journal.sweep(kept)
         self.summary.kept = len(self.finished)
 
@@ -335,7 +336,9 @@ def _one(job: _Job, source: Source, *, detector: Choice, unit: Choice) -> None:
         if job.stop.is_set():
             raise _Stopped
         path = job.out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in job.folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            job.folders.add(path.parent)
         if name.startswith("npy_tiles/"):
             save(path, array)
         else:

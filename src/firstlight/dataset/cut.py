@@ -7,7 +7,7 @@ import io as memory
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstlight.atomic import replacing
+from firstlight.box import Box
 from firstlight.dataset.prepare import TILE, Prepared
 from firstlight.dataset.rows import Source, TileRow
 from firstlight.dataset.store import flags_file
-from firstlight.frame import Flag, Frame
+from firstlight.frame import Flag
 from firstlight.noise import Noise, Param, Unmodelled, spread
 from firstlight.scaling import Scaling
+from firstlight.tiles import Tile
 
 __all__ = ["MAPS", "cut", "save", "stem"]
 
 Array = NDArray[Any]
 MAPS = "noise_maps"  # OUT/noise_maps/HASH.npy: (Y, X) or (C, Y, X) float32 [e-] or [e-^2], shared by sources that agree
+BLOCK = 1 << 15  # values at a time
 LONGEST = 150  # of 255 bytes that a file name may have
 
 
@@ -46,16 +49,15 @@ def cut(one: Prepared, source: Source, out: Path, *, profile: str, put: Callable
     noise_a, noise_b = _noise(one, put)
     seen = datetime.now(UTC).isoformat()
     name, folder = stem(source, one.plane), f"npy_tiles/{source.domain}/{source.data_type}"
-    scaling, overlaps = one.scaling, _overlaps(one)
-    for tile in one.grid:
-        frame = one.electrons(tile.read)
-        data = np.asarray(frame.data)
-        counts, valid, flags = _flagged(frame, data)
+    scaling, overlaps, (height, width) = one.scaling, _overlaps(one), one.shape[-2:]
+    for tile, data, flags in _pieces(one, width):
+        scaled, figures, finite = _scaled(data, scaling)
+        counts, valid, marked = _flagged(flags, data, finite)
         tile_id = f"{name}_tile_{tile.number:04d}"
         path = f"{folder}/{tile_id}.npy"
-        put(path, scaling.apply(data))
-        if flags is not None:
-            put(flags_file(path), flags)
+        put(path, scaled)
+        if marked is not None:
+            put(flags_file(path), marked)
         (y, x), (row, col) = tile.read.start, tile.index
         yield TileRow(
             tile_id=tile_id,
@@ -74,14 +76,14 @@ def cut(one: Prepared, source: Source, out: Path, *, profile: str, put: Callable
             read_noise=one.read_noise,  # type: ignore[arg-type]  # None where unknown
             calibration_method=one.method,
             valid_ratio=valid,
-            is_edge_tile=tile.read.stop[0] == one.image.shape[-2] or tile.read.stop[1] == one.image.shape[-1],
+            is_edge_tile=tile.read.stop[0] == height or tile.read.stop[1] == width,
             overlap_ratio=overlaps[col],
             source_file=source.path,
             processing_timestamp=seen,
             fixed_scale=scaling.scale,
             original_min=one.original[0],  # type: ignore[arg-type]  # None where no pixel is finite
             original_max=one.original[1],  # type: ignore[arg-type]
-            **_statistics(data, scaling),
+            **figures,
             noise_a=noise_a,
             noise_b=noise_b,
             flags=counts,
@@ -104,44 +106,71 @@ def save(path: Path, array: Array) -> None:
         file.write(array.data)
 
 
+def _pieces(one: Prepared, width: int) -> Iterator[tuple[Tile, Array, Array | None]]:
+    """Each tile's electrons and flags (or None), made a row of tiles at a time."""
+    for _, row in groupby(one.grid, key=lambda t: t.index[0]):
+        tiles = list(row)
+        (y0, _), (y1, _) = tiles[0].read.start, tiles[0].read.stop
+        frame = one.electrons(Box((y0, 0), (y1, width)))
+        data = np.asarray(frame.data)
+        flags = None if frame.flags is None else np.broadcast_to(np.asarray(frame.flags), data.shape)
+        for tile in tiles:
+            x = slice(tile.read.start[1], tile.read.stop[1])
+            yield tile, data[..., x], None if flags is None else flags[..., x]
+
+
 def _overlaps(one: Prepared) -> list[float]:
     """Per column the share of a tile's area that its right neighbour covers too, 0 for the last."""
     starts = [t.read.start[1] for t in one.grid if t.index[0] == 0]
     return [max(0, a + TILE - b) / TILE for a, b in pairwise(starts)] + [0.0]
 
 
-def _statistics(data: Array, scaling: Scaling) -> dict[str, Any]:
-    """electron_* [e-] of a tile's finite values, norm_* of the same values scaled; None where there are none."""
-    total = float(data.sum(dtype=np.float64))
-    if not np.isfinite(total):
-        data = data[np.isfinite(data)]
-        if not data.size:
-            return {f"{k}_{m}": None for k in ("electron", "norm") for m in ("min", "max", "mean", "std")} | {
-                "quality_score": None
-            }
-        total = float(data.sum(dtype=np.float64))
-    low, high, mean = data.min(), data.max(), total / data.size
-    std = float(np.sqrt(np.mean(np.square(data - np.float32(mean)), dtype=np.float64)))
+def _scaled(data: Array, scaling: Scaling) -> tuple[Array, dict[str, Any], bool]:
+    """A tile's scaled values; electron_* [e-] of its finite values and norm_* of the same scaled, None where there are none;
+    and whether all are finite. Block by block, so that what is computed on the way stays in the cache.
+    """
+    out, flat = np.empty(data.shape, dtype=np.float32), np.ascontiguousarray(data).reshape(-1)
+    parts, every = [], True
+    for i in range(0, flat.size, BLOCK):
+        block = flat[i : i + BLOCK]
+        out.reshape(-1)[i : i + BLOCK] = scaling.apply(block)
+        total = float(block.sum())  # by halves, so that single precision loses nothing
+        if not np.isfinite(total):
+            every, block = False, block[np.isfinite(block)]
+            total = float(block.sum(dtype=np.float64))
+        if block.size:
+            rest = block - block.dtype.type(total / block.size)
+            parts.append((block.size, total, float(np.square(rest, out=rest).sum()), float(block.min()), float(block.max())))
+    return out, _statistics(np.array(parts), scaling), every
+
+
+def _statistics(parts: Array, scaling: Scaling) -> dict[str, Any]:
+    """The figures of a tile from those of its blocks: count, sum, sum of squares about the block's mean, least, greatest."""
+    if not parts.size:
+        return {f"{k}_{m}": None for k in ("electron", "norm") for m in ("min", "max", "mean", "std")} | {"quality_score": None}
+    n, total, squares, low, high = parts.T
+    mean = float(total.sum() / n.sum())
+    std = float(np.sqrt((squares.sum() + np.sum(n * (total / n - mean) ** 2)) / n.sum()))
     norm = (mean + scaling.offset) / scaling.scale
     return {
-        "electron_min": float(low),
-        "electron_max": float(high),
+        "electron_min": float(low.min()),
+        "electron_max": float(high.max()),
         "electron_mean": mean,
         "electron_std": std,
-        "norm_min": float(scaling.apply(low)),  # scaling rounds monotonically
-        "norm_max": float(scaling.apply(high)),
+        "norm_min": float(scaling.apply(low.min())),  # scaling rounds monotonically
+        "norm_max": float(scaling.apply(high.max())),
         "norm_mean": norm,
         "norm_std": std / scaling.scale,
         "quality_score": norm,
     }
 
 
-def _flagged(frame: Frame, data: Array) -> tuple[dict[str, int], float, Array | None]:
-    """Pixels of each flag by name, the share without any (and finite), and the flags (shape of the data) where some are set."""
-    if frame.flags is None or not np.any(frame.flags):
-        return {}, 1.0 if np.isfinite(data.sum()) else float(np.isfinite(data).mean()), None
-    flags = np.broadcast_to(np.asarray(frame.flags), data.shape)
-    counts = {f.name.lower(): n for f in Flag if f.name and (n := int(np.count_nonzero(flags & f)))}
+def _flagged(flags: Array | None, data: Array, finite: bool) -> tuple[dict[str, int], float, Array | None]:
+    """Pixels of each flag by name, the share without any (and finite), and the flags where some are set."""
+    if flags is None or not flags.max():
+        return {}, 1.0 if finite else float(np.isfinite(data).mean()), None
+    some = int(np.bitwise_or.reduce(flags, axis=None))
+    counts = {f.name.lower(): int(np.count_nonzero(flags & f)) for f in Flag if f.name and f & some}
     return counts, float(((flags == 0) & np.isfinite(data)).mean()), flags
 
 
@@ -157,7 +186,7 @@ def _noise(one: Prepared, put: Callable[[str, Array], None]) -> tuple[Any, Any]:
     if any(_plain(p) is None for p in (noise.a, noise.b)):
         noise = one.noise()
         assert isinstance(noise, Noise)
-    return _stated(noise.a, one.image.shape, put), _stated(noise.b, one.image.shape, put)
+    return _stated(noise.a, one.shape, put), _stated(noise.b, one.shape, put)
 
 
 def _plain(value: Param) -> Any:
@@ -173,8 +202,8 @@ def _stated(value: Param, shape: tuple[int, ...], put: Callable[[str, Array], No
     plain = _plain(value)
     if plain is not None:
         return plain
-    spreaded = np.asarray(spread(value, shape), dtype=np.float32)
-    full = np.ascontiguousarray(np.broadcast_to(spreaded, (*spreaded.shape[:-2], *shape[-2:])))
+    shared_out = np.asarray(spread(value, shape), dtype=np.float32)
+    full = np.ascontiguousarray(np.broadcast_to(shared_out, (*shared_out.shape[:-2], *shape[-2:])))
     path = f"{MAPS}/{hashlib.sha256(full.tobytes() + repr(full.shape).encode()).hexdigest()[:24]}.npy"
     put(path, full)
     return path

@@ -37,8 +37,12 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished source: its path and hash, {file below OUT: bytes} of what it wrote, and its rows."""
+    """A finished source, noted in `file`: its path and hash, {file below OUT: bytes} of what it wrote, and its rows.
 
+    The path is "" where the file cannot be read: nothing is known of that source but that it had been finished.
+    """
+
+    file: Path
     path: str
     sha256: str
     labels: tuple[str, ...]
@@ -120,13 +124,13 @@ class Journal:
         return self._home / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.json"
 
     def entries(self) -> Iterator[Entry]:
-        """Every finished source; an entry that cannot be read is none, and removed."""
+        """Every finished source."""
         for file in self._files():
             try:
                 found = json.loads(file.read_bytes())
-                yield Entry(found["path"], found["sha256"], tuple(found["labels"]), found["files"], found["rows"])
+                yield Entry(file, found["path"], found["sha256"], tuple(found["labels"]), found["files"], found["rows"])
             except (ValueError, KeyError, TypeError):
-                file.unlink()
+                yield Entry(file, "", "", (), {}, [])
 
     def rows(self, path: str) -> Rows:
         """The rows of a finished source."""
@@ -142,14 +146,14 @@ class Journal:
             "rows": [_plain(row) for row in rows],
         }
         with replacing(self._file(source.path)) as temp, temp.open("w", encoding="utf-8") as file:
-            json.dump(entry, file)
+            file.write(json.dumps(entry))  # not json.dump, which encodes in Python
             file.flush()
             os.fsync(file.fileno())
 
-    def remove(self, paths: Iterable[str]) -> None:
+    def remove(self, entries: Iterable[Entry]) -> None:
         """Forget sources; their files go with `sweep`."""
-        for path in paths:
-            self._file(path).unlink(missing_ok=True)
+        for entry in entries:
+            entry.file.unlink(missing_ok=True)
 
     def sweep(self, kept: set[str]) -> int:
         """Remove every tile, flag plane, noise map and temporary file that is not among `kept`; returns how many."""

@@ -3,8 +3,8 @@
 physical    superpixels -> gain (ADU - offset), the gain from the user, the header or the table of cameras; else a refusal
 documented  area means of RGGB cells -> ADU gain - read_noise with document 1's presets; `document0` with its own constants
 
-What follows the downsampling is pointwise, so electrons are made tile by tile, to the same bits: a worker holds the image as
-read and as downsampled, and no third copy.
+Superpixels do not overlap and all that follows is pointwise, so electrons are made tile by tile, to the same bits: a worker
+holds the image as read, and no second copy.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 
 from firstlight import calibrate, domains, intake, io, tiles
 from firstlight.box import Box
+from firstlight.calibrate.superpixel import FACTORS
 from firstlight.dataset.rows import Source
 from firstlight.errors import FirstlightError, FrameError
 from firstlight.frame import Frame, Unit
@@ -42,11 +43,11 @@ UNITY = 4000.0  # ISO from which document 0 has its second row of the Sony
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An image before its tiles: `image` (Y, X) or (C, Y, X) downsampled, and how its parts become electrons.
+    """An image before its tiles: `image` (Y, X) or (C, Y, X) as the file has it, and how its parts become electrons.
 
-    original: least and greatest finite value of the file's image. gain [e- per unit of the file], read_noise [e-] of one
-    pixel of the file, None where unknown. `plane`: its number where the file holds several. `method` says where the figures
-    come from.
+    `factor` [px of the file] is the side of a pixel of the grid and of boxes; `channels` None for (Y, X). original: least and
+    greatest finite value of the file's image. gain [e- per unit of the file], read_noise [e-] of one pixel of the file, None
+    where unknown. `plane`: its number where the file holds several. `method` says where the figures come from.
     """
 
     image: Frame
@@ -57,11 +58,23 @@ class Prepared:
     read_noise: float | None
     method: str
     grid: tuple[tiles.Tile, ...]
+    factor: int = 1
+    channels: int | None = None
     plane: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(Y, X) or (C, Y, X) of the image [electron]."""
+        lead = (self.channels,) if self.channels else ()
+        return (*lead, *(n // self.factor for n in self.image.shape[-2:]))
 
     def electrons(self, box: Box | None = None) -> Frame:
         """The image [electron], or its part inside `box` (Y, X)."""
-        return self.finish(self.image if box is None else self.image.crop(box))
+        return self.finish(self.image if box is None else self.image.crop(self._in_file(box)))
+
+    def _in_file(self, box: Box) -> Box:
+        y, x = (tuple(i * self.factor for i in edge) for edge in (box.start, box.stop))
+        return Box(y, x)
 
     @property
     def frame(self) -> Frame:
@@ -127,19 +140,12 @@ def _prepared(frame: Frame, plane: int, count: int, source: Source, profile: str
     data = one.data
     original = _finite(np.fmin.reduce(data, axis=None)), _finite(np.fmax.reduce(data, axis=None))
     make = _physical(one, said, source) if profile == "physical" else _documented(one, source, profile)
-    del one, data
-    cells = tuple(grid_of(make.image.shape[-2:], source.domain, profile, make.grid_name))
-    return Prepared(
-        make.image,
-        make.finish,
-        make.scaling,
-        original,
-        make.gain,
-        make.read_noise,
-        make.method,
-        cells,
-        plane if count > 1 else None,
-    )
+    shape = tuple(n // make.factor for n in one.shape[-2:])
+    cells = tuple(grid_of(shape, source.domain, profile, make.grid_name))
+    index = plane if count > 1 else None
+    figures = (make.gain, make.read_noise, make.method)
+    channels = len(one.geometry.colors) if isinstance(one.geometry, Mosaic) else one.shape[0] if one.axes[0] == "C" else None
+    return Prepared(make.image, make.finish, make.scaling, original, *figures, cells, make.factor, channels, index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +156,7 @@ class _Made:
     gain: float
     read_noise: float | None
     method: str
+    factor: int = 1
     grid_name: str | None = None
 
 
@@ -190,26 +197,29 @@ def _plane(frame: Frame, number: int) -> Frame:
     )
 
 
-def _same(frame: Frame) -> Frame:
-    return frame
+def _chain(*steps: Step) -> Step:
+    def run(frame: Frame) -> Frame:
+        for step in steps:
+            frame = step(frame)
+        return frame
+
+    return run
 
 
 def _physical(frame: Frame, said: str, source: Source) -> _Made:
-    scale = partial(_Made, scaling=_scaling(source.domain))
+    made = partial(_Made, scaling=_scaling(source.domain), factor=FACTORS.get(frame.period(), 1))
     if frame.unit is Unit.ELECTRON:
-        image = _binned(_marked(frame))
-        return scale(
-            image=image, finish=_same, gain=1.0, read_noise=_read_noise(frame.noise, 1.0), method=f"in electrons; {said}"
+        finish = _chain(_marked, _binned)
+        return made(
+            image=frame, finish=finish, gain=1.0, read_noise=_read_noise(frame.noise, 1.0), method=f"in electrons; {said}"
         )
     if frame.unit is Unit.ELECTRON_RATE:
         exposure = frame.observation.exposure
         if not exposure:
             raise FrameError("physical: electrons per second without an exposure in the header give no counts; state EXPTIME")
-        finish = partial(calibrate.to_counts, exposure=exposure)
-        noise = _read_noise(frame.noise, exposure)
-        return scale(
-            image=_marked(frame), finish=finish, gain=exposure, read_noise=noise, method=f"electron/s x exposure; {said}"
-        )
+        finish = _chain(_marked, partial(calibrate.to_counts, exposure=exposure), _binned)
+        noise, method = _read_noise(frame.noise, exposure), f"electron/s x exposure; {said}"
+        return made(image=frame, finish=finish, gain=exposure, read_noise=noise, method=method)
     if frame.unit is not Unit.ADU:
         raise FrameError(
             f"physical: the numbers are in unit {frame.unit!s} and nothing says how many electrons they are ({said}); pass a "
@@ -221,12 +231,12 @@ def _physical(frame: Frame, said: str, source: Source) -> _Made:
     else:
         calibrate.to_electrons(frame.crop(Box((0,) * len(frame.shape), (1,) * len(frame.shape))))  # refuses what has no gain
         gain = 1 / frame.noise.a
-    read_noise = _read_noise(frame.noise, gain)
     if np.ndim(gain):  # superpixels are exact where pixels share a gain, as they do in electrons
-        image = _binned(calibrate.to_electrons(_marked(frame), gain=gain))
-        return scale(image=image, finish=_same, gain=float(np.mean(gain)), read_noise=read_noise, method=said)
-    finish = partial(calibrate.to_electrons, gain=float(gain))
-    return scale(image=_binned(_marked(frame)), finish=finish, gain=float(gain), read_noise=read_noise, method=said)
+        finish = _chain(_marked, calibrate.to_electrons, _binned)
+    else:
+        finish = _chain(_marked, _binned, partial(calibrate.to_electrons, gain=float(gain)))
+    noise = _read_noise(frame.noise, gain)
+    return made(image=frame, finish=finish, gain=float(np.mean(gain)), read_noise=noise, method=said)
 
 
 def _by_gain_alone(frame: Frame, said: str) -> tuple[Frame, float, str]:
@@ -273,12 +283,19 @@ def _documented(frame: Frame, source: Source, profile: str) -> _Made:
     row = domains.preset(_preset(frame, source.domain, camera[0], profile))
     if row.gain is None or row.read_noise is None:
         raise FrameError(f"{profile}: preset {row.name!r} gives a range, not a calibration ({row.source}); use another profile")
-    name = camera[0] if source.domain == "photography" else None
-    image = _marked(frame)
-    if isinstance(frame.geometry, Mosaic):
-        image = calibrate.downsample_documented(frame, factor=camera[1])
-    finish = partial(calibrate.documented, gain=row.gain, read_noise=row.read_noise)
-    return _Made(io.assume(image), finish, row.scaling, row.gain, row.read_noise, f"{profile} preset {row.name}", name)
+    mosaic = isinstance(frame.geometry, Mosaic)
+    steps: list[Step] = [partial(calibrate.downsample_documented, factor=camera[1])] if mosaic else [_marked]
+    steps += [io.assume, partial(calibrate.documented, gain=row.gain, read_noise=row.read_noise)]
+    return _Made(
+        frame,
+        _chain(*steps),
+        row.scaling,
+        row.gain,
+        row.read_noise,
+        f"{profile} preset {row.name}",
+        camera[1] if mosaic else 1,
+        camera[0] if source.domain == "photography" else None,
+    )
 
 
 def _camera(path: str, frame: Frame) -> tuple[str, int]:
