@@ -377,7 +377,7 @@ def _rules(rows: Rows, split: str, profile: str) -> list[Check]:
         total = sum(n for (s, _), n in pairs.items() if s == name)
         said = f"{name} is {kind} only" if not other else f"{name} holds {other} of {total} tiles that are not {kind}"
         if other and not must:
-            said += ", as split by scene they must for pairs to train on"
+            said += ": a split by scene keeps clean and noisy together"
         out.append(Check(f"{name} {kind}", not other if must else (True if not other else None), said))
     counts = _types(rows)
     uneven = [
