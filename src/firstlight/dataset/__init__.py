@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _NAMES = {
+    "Audit": "audit",
+    "Checks": "verify",
     "DiffusionTileDataset": "load",
     "Manifest": "scan",
     "NoiseTileDataset": "load",
@@ -39,6 +41,8 @@ _NAMES = {
 }
 
 __all__ = [
+    "Audit",
+    "Checks",
     "DiffusionTileDataset",
     "Manifest",
     "NoiseTileDataset",
@@ -70,6 +74,7 @@ __all__ = [
 
 
 if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contracts/test_public_names.py holds them equal
+    from firstlight.dataset.audit import Audit
     from firstlight.dataset.build import Summary, plan
     from firstlight.dataset.load import DiffusionTileDataset, NoiseTileDataset, load_npy_tile
     from firstlight.dataset.metadata import read_metadata
@@ -80,6 +85,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contrac
     from firstlight.dataset.scan import Manifest
     from firstlight.dataset.split import assign
     from firstlight.dataset.unscale import unscale_set
+    from firstlight.dataset.verify import Checks
 else:
 
     def __getattr__(name: str) -> Any:

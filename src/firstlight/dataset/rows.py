@@ -60,10 +60,13 @@ class Pair:
 class TileRow:
     """One tile's line in comprehensive_tiles_metadata.json: document 0's schema, then what it lacks.
 
-    gain [e-/ADU], read_noise [e-]; electron_* [e-]; norm_*: scaled values; image_x, image_y: the tile's first pixel in the
-    (downsampled) image; quality_score: mean scaled value; valid_ratio: unflagged fraction; overlap_ratio: area shared with
-    the right neighbour over the tile's. noise_a [e-] and noise_b [e-^2]: a number, a list per channel, or the path of a map
-    saved once per source. npy_path: POSIX, relative to the JSON.
+    gain [e- per unit of the file: ADU, or electron/s], read_noise [e-] of one pixel of the file, None where unknown;
+    original_*: least and greatest value of the whole image in the file; electron_* [e-] and norm_* (scaled) of the tile's
+    finite values, None where it has none; image_x, image_y: the tile's first pixel in the (downsampled) image; is_edge_tile:
+    aligned to the bottom or right border; quality_score: mean scaled value; valid_ratio: unflagged finite fraction;
+    overlap_ratio: area shared with the right neighbour over the tile's, 0 in the last column. noise_a [e-] and noise_b [e-^2]:
+    a number, a list per channel, or the path of a map (Y, X) or (C, Y, X) saved once per source; None where unmodelled.
+    npy_path: POSIX, relative to the JSON.
     """
 
     tile_id: str
