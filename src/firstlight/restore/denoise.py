@@ -234,10 +234,12 @@ def _error_model(means: tuple[Array, ...], texture: tuple[Array, Array]) -> Arra
     (share, gap, wide, tight, own), (back, left) = means, texture
     a, b = (-np.log(np.maximum(w, np.float32(0.5))) for w in (wide, tight))
     d, r = np.log(gap / 9 + np.float32(1e-4)), np.log(np.maximum(left, np.float32(0.1)))
-    terms = (a, b, d, r, share, back, a * a, d * d, a * d)
     log_mse = np.full(share.shape, ERROR[0], dtype=np.float32)
-    for k, term in zip(ERROR[1:], terms, strict=True):
+    for k, term in zip(ERROR[1:7], (a, b, d, r, share, back), strict=True):
         log_mse += np.float32(k) * term
+    for k, (one, two) in zip(ERROR[7:], ((a, a), (d, d), (a, d)), strict=True):
+        log_mse += np.float32(k) * one * two
+    del a, b, d, r
     own = back + (1 - back) * np.minimum(own, 1)
     mse = np.exp(np.clip(log_mse, -8, np.float32(0.3) * (1 - own)))  # alone, a pixel errs by its noise and no more
     return np.asarray(np.maximum(mse, own * own))
