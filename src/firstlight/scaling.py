@@ -33,7 +33,8 @@ class Scaling:
     def apply(self, x: ArrayLike) -> NDArray[Any]:
         """Scaled values, float32, of `x` [unit]; computed in double precision and rounded once."""
         scaled = np.array(x, dtype=np.float64)
-        scaled += self.offset
+        if self.offset:
+            scaled += self.offset
         scaled /= self.scale
         return scaled.astype(np.float32)
 

@@ -111,8 +111,9 @@ def _copied(raw: Any) -> _Decoded:
 
 
 def _cell(raw: Any) -> Array:
-    rows, cols = raw.raw_pattern.shape
-    return np.array(raw.raw_colors_visible[:rows, :cols], dtype=np.intp)
+    # the first period of raw_colors_visible, which makes a byte for every pixel of the sensor to say so
+    margins = (-raw.sizes.top_margin, -raw.sizes.left_margin)
+    return np.asarray(np.roll(raw.raw_pattern, margins, axis=(0, 1)), dtype=np.intp)
 
 
 def _frame(path: Path, raw: _Decoded, tags: dict[str, Any]) -> Frame:
