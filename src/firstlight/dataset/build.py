@@ -7,31 +7,33 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from firstlight.dataset.checked import checked
+from firstlight import io
+from firstlight.dataset.checked import Proofs
 from firstlight.dataset.cut import cut, save
 from firstlight.dataset.journal import Journal, files_of, locked, write_set
-from firstlight.dataset.pair import pair
+from firstlight.dataset.pair import Candidate, pair
 from firstlight.dataset.prepare import CAMERAS, PROFILES, SONY, TILE, each, grid_of
 from firstlight.dataset.rows import Pair, Source
 from firstlight.dataset.scan import scan
 from firstlight.dataset.split import RULES, assign
 from firstlight.domains import Layout
 from firstlight.errors import FirstlightError, FrameError, WriteError
+from firstlight.frame import Frame
 
 __all__ = ["STORES", "Summary", "build", "plan"]
 
 Tick = Callable[[int, int, str], None]
 Choice = str | Mapping[str, str] | None
 STORES = ("npy", "pack")
-SAVE_EVERY = 1.5  # a domain's metadata are saved each time its finished sources have grown by this factor, so that the cost of
+SAVE_EVERY = 2  # a domain's metadata are saved each time its finished sources have grown by this factor, so that the cost of
 # saving stays in proportion to the work
 RAW = frozenset({".arw", ".dng", ".nef", ".cr2", ".cr3", ".raf"})
 
@@ -117,14 +119,17 @@ def build(
         warnings.simplefilter("default")
         found = scan(root, layouts=layouts, max_files=max_files, profile=reading, tick=tick)
         journal.agree({"profile": profile, "tile": TILE, "store": store, "detector": _noted(detector), "unit": _noted(unit)})
-        if pairs is None:
-            pairs = _paired(root, found.sources, journal, reading, workers, tick)
-        job = _Job(root, out, journal, summary, found.sources, tuple(pairs), store)
+        proofs = None
+        if pairs is None and reading == "physical":
+            proofs = Proofs(root, found.sources, journal.pairs)
+        elif pairs is None:
+            pairs = pair(root, found.sources, profile=reading)
+        job = _Job(root, out, journal, summary, found.sources, tuple(pairs or ()), store, proofs)
         summary.unreadable = [{"path": p, "cause": c} for p, c in found.unreadable]
         job.assign(assign(found.sources, split))
         job.clean(max_files)
         try:
-            _run(job, partial(_one, job, detector=detector, unit=unit), workers, tick)
+            _run(job, partial(_work, job, detector=detector, unit=unit), workers, tick)
         finally:
             job.finish()
         if store == "pack":
@@ -134,14 +139,6 @@ def build(
     for w in unique.values():
         warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
     return summary
-
-
-def _paired(
-    root: Path, sources: tuple[Source, ...], journal: Journal, profile: str, workers: int, tick: Tick | None
-) -> Sequence[Pair]:
-    if profile != "physical":
-        return pair(root, sources, profile=profile)
-    return checked(root, sources, journal.pairs, workers=workers, tick=tick)
 
 
 def _check(profile: str, split: str, store: str, workers: int) -> None:
@@ -178,8 +175,10 @@ class _Job:
         sources: Sequence[Source],
         pairs: tuple[Pair, ...],
         store: str,
+        proofs: Proofs | None,
     ) -> None:
-        self.root, self.out, self.journal, self.summary, self.pairs, self.store = root, out, journal, summary, pairs, store
+        self.root, self.out, self.journal, self.summary, self.store, self.proofs = root, out, journal, summary, store, proofs
+        self._pairs = pairs
         self.profile, self.stop, self.maps = summary.profile, threading.Event(), threading.Lock()
         partners = {path for p in pairs for path in (p.noisy, p.clean)}
         kept = [s for s in sources if self.profile == "physical" or s.path in partners]
@@ -188,10 +187,13 @@ class _Job:
         self.folders: set[Path] = set()
         self._splits: dict[str, str] = {}
         self._known = {s.path for s in sources}
-        self._saved: Counter[str] = Counter()
-        trusted = [p for p in pairs if p.proved or self.profile != "physical"]
-        self._views = {path: p.view for p in trusted for path in (p.clean, p.noisy)}
-        summary.pairs, summary.proved, summary.left_out = len(pairs), sum(p.proved for p in pairs), len(sources) - len(kept)
+        self._saved: defaultdict[str, tuple[int, int, int]] = defaultdict(lambda: (0, 0, 0))
+        summary.left_out = len(sources) - len(kept)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs given, or those known by now."""
+        return self._pairs if self.proofs is None else self.proofs.pairs()
 
     def assign(self, splits: Mapping[str, str]) -> None:
         """Note each source's split."""
@@ -241,18 +243,30 @@ class _Job:
         self.finish()
         shutil.rmtree(self.out / "packs")
 
-    def left(self) -> list[Source]:
-        """The sources that are still to be made, in order."""
-        return [s for p, s in self.sources.items() if p not in self.finished]
+    def lots(self) -> list[tuple[list[Source], list[Candidate]]]:
+        """What is left to do: sources to make and pairs to look at together, so that a file is read once for both."""
+        left = {p: s for p, s in self.sources.items() if p not in self.finished}
+        lots = []
+        for some in self.proofs.missing() if self.proofs else ():
+            paths = [some[0].clean.path, *(c.noisy.path for c in some)]
+            lots.append(([left.pop(p) for p in dict.fromkeys(paths) if p in left], some))
+        return lots + [([s], []) for s in left.values()]
 
     def done(self, source: Source) -> None:
         """Count a finished source; its domain's metadata are saved when it has grown enough, or is complete."""
         self.summary.made += 1
         mine = [p for p, s in self.sources.items() if s.domain == source.domain]
         ready = sum(p in self.finished for p in mine)
-        if ready == len(mine) or ready >= SAVE_EVERY * self._saved[source.domain]:
-            self._saved[source.domain] = ready
-            write_set(self.out, self._head(), self._rows(source.domain), source.domain)
+        if ready == len(mine) or ready >= SAVE_EVERY * self._saved[source.domain][0]:
+            self._save(source.domain)
+
+    def _save(self, domain: str) -> None:
+        """Write a domain's metadata, unless they say the same already."""
+        ready = sum(s.domain == domain and p in self.finished for p, s in self.sources.items())
+        now = (ready, len(self.pairs), len(self.summary.unreadable))
+        if self._saved[domain] != now:
+            write_set(self.out, self._head(), self._rows(domain), domain)
+            self._saved[domain] = now
 
     def _head(self) -> dict[str, Any]:
         pairs = [p.to_dict() for p in self.pairs]
@@ -262,10 +276,12 @@ class _Job:
 
     def _rows(self, domain: str | None = None) -> Iterator[dict[str, Any]]:
         """The rows of the finished sources, sorted by source and tile, as the set's scenes, pairs and splits have them."""
+        trusted = [p for p in self.pairs if p.proved or self.profile != "physical"]
+        views = {path: p.view for p in trusted for path in (p.clean, p.noisy)}
         for path, source in self.sources.items():
             if path not in self.finished or domain not in (None, source.domain):
                 continue
-            view = self._views.get(path)
+            view = views.get(path)
             said = {"scene_id": source.scene, "split": self._splits[path], "view": source.view, "level": source.level}
             said["channel"] = source.channel
             for row in self.journal.rows(path):
@@ -279,7 +295,7 @@ class _Job:
             if old.name not in {f"metadata_{d}_incremental.json" for d in domains}:
                 old.unlink()
         for domain in domains:
-            write_set(self.out, self._head(), self._rows(domain), domain)
+            self._save(domain)
         self.summary.unreadable.sort(key=lambda b: b["path"])
         write_set(self.out, self._head(), self._counted())
 
@@ -293,6 +309,7 @@ class _Job:
         self.summary.counts = {d: dict(sorted(kinds[d].items())) for d in sorted(kinds)}
         self.summary.splits = dict(sorted(splits.items()))
         self.summary.tiles = sum(splits.values())
+        self.summary.pairs, self.summary.proved = len(self.pairs), sum(p.proved for p in self.pairs)
 
     def pack(self) -> None:
         """The tiles into packs, in order, and then their files away."""
@@ -302,33 +319,64 @@ class _Job:
         self.journal.sweep({n for n in files_of(self._rows()) if not n.startswith("npy_tiles/")})
 
 
-def _run(job: _Job, make: Callable[[Source], None], workers: int, tick: Tick | None) -> None:
-    """Every source that is left, in threads. A file that cannot be used is noted; a disk that refuses ends the run."""
-    left = job.left()
+def _run(job: _Job, work: Callable[..., None], workers: int, tick: Tick | None) -> None:
+    """Everything that is left, in threads. A file that cannot be used is noted; a disk that refuses ends the run."""
+    lots = job.lots()
+    total, n = sum(len(sources) for sources, _ in lots), 0
     pool = ThreadPoolExecutor(workers, thread_name_prefix="tiles")
     try:
-        futures: dict[Future[None], Source] = {pool.submit(make, s): s for s in left}
-        for n, future in enumerate(as_completed(futures)):
-            source = futures.pop(future)
-            if tick:
-                tick(n, len(left), source.path)
-            try:
-                future.result()
-            except WriteError:
-                raise
-            except FirstlightError as error:
-                cause = " ".join(str(error).removeprefix(f"{job.root / source.path}: ").split())
-                job.summary.unreadable.append({"path": source.path, "cause": cause})
-            else:
-                job.done(source)
+        futures = {pool.submit(work, sources, pairs): sources for sources, pairs in lots}
+        for future in as_completed(futures):
+            sources = futures.pop(future)
+            future.result()
+            for source in sources:
+                if tick:
+                    tick(n, total, source.path)
+                n += 1
+                if source.path in job.finished:
+                    job.done(source)
     finally:
         job.stop.set()
         pool.shutdown(cancel_futures=True)
     if tick:
-        tick(len(left), len(left), "")
+        tick(total, total, "")
 
 
-def _one(job: _Job, source: Source, *, detector: Choice, unit: Choice) -> None:
+def _work(job: _Job, sources: list[Source], pairs: list[Candidate], *, detector: Choice, unit: Choice) -> None:
+    """The tiles of some sources, and each of `pairs` as soon as both its files have been read."""
+    kept: dict[str, Frame] = {}
+
+    def read(path: str) -> Frame:
+        """The frame of a path, from the last two; a reader keeps no pixels where they can stay on disk."""
+        if job.stop.is_set():
+            raise _Stopped
+        frame = kept.pop(path, None) or io.read(job.root / path)
+        if pairs:
+            kept[path] = frame
+            if len(kept) > 2:
+                del kept[next(iter(kept))]
+        return frame
+
+    def look(ready: Callable[[Candidate], bool]) -> None:
+        assert job.proofs is not None or not left
+        for one in [c for c in left if ready(c)]:
+            job.proofs.look(one, read)  # type: ignore[union-attr]
+            left.remove(one)
+
+    left = list(pairs)
+    for source in sources:
+        try:
+            _one(job, source, read, detector=_chosen(detector, source), unit=_chosen(unit, source))
+        except WriteError:
+            raise
+        except FirstlightError as error:
+            cause = " ".join(str(error).removeprefix(f"{job.root / source.path}: ").split())
+            job.summary.unreadable.append({"path": source.path, "cause": cause})
+        look(lambda c: {c.noisy.path, c.clean.path} <= set(kept))
+    look(lambda c: True)
+
+
+def _one(job: _Job, source: Source, read: Callable[[str], Frame], *, detector: str | None, unit: str | None) -> None:
     """One source to tiles and, last, its journal entry; where that fails, nothing of it stays."""
     files: dict[str, int] = {}
 
@@ -349,8 +397,9 @@ def _one(job: _Job, source: Source, *, detector: Choice, unit: Choice) -> None:
 
     try:
         rows = []
-        chosen = {"detector": _chosen(detector, source), "unit": _chosen(unit, source)}
-        for one in each(job.root / source.path, source, profile=job.profile, **chosen):
+        frame = partial(read, source.path)
+        given = {"profile": job.profile, "detector": detector, "unit": unit}
+        for one in each(job.root / source.path, source, **given, read=lambda _: frame()):  # type: ignore[arg-type]
             rows += list(cut(one, source, job.out, profile=job.profile, put=put))
         job.journal.add(source, files, rows)
         job.finished.add(source.path)  # here, so that a run which is being stopped counts it too

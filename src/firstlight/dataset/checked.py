@@ -3,55 +3,54 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
-from firstlight.dataset.pair import candidates, pair
+from firstlight.dataset.pair import Candidate, candidates, check
 from firstlight.dataset.rows import Pair, Source
+from firstlight.frame import Frame
 
-__all__ = ["checked"]
+__all__ = ["Proofs"]
 
-Tick = Callable[[int, int, str], None]
+TOGETHER = 8  # candidates of one clean frame that one worker takes: it is read once for so many
 Key = tuple[str, str, str, str]
 
 
-def checked(
-    root: Path, sources: Sequence[Source], store: Path, *, workers: int = 1, tick: Tick | None = None
-) -> tuple[Pair, ...]:
-    """`pair.pair` of profile physical, view by view in threads; what it finds is kept in the file `store`, line by line.
+class Proofs:
+    """What names make a pair of, and what is known of each; findings are kept in the file `store`, line by line."""
 
-    The order is that of `pair.candidates`, whatever the number of workers.
-    """
-    hashes = {s.path: s.sha256 for s in sources}
-    names = [(c, _key(c.noisy.path, c.clean.path, hashes)) for c in candidates(sources)]
-    known = dict(_kept(store, hashes))
-    groups: dict[tuple[str, str], dict[str, Source]] = {}
-    for c, key in names:
-        if key not in known:
-            groups.setdefault((c.clean.domain, c.clean.view), {}).update({c.noisy.path: c.noisy, c.clean.path: c.clean})
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="pairs")
-    try:
-        results = pool.map(lambda group: pair(root, group.values()), groups.values())
-        with store.open("a", encoding="utf-8") as file:
-            for i, ((_, view), found) in enumerate(zip(groups, results, strict=True)):
-                if tick:
-                    tick(i, len(groups), f"pairs of {view}")
-                for one in found:
-                    key = _key(one.noisy, one.clean, hashes)
-                    known[key] = one
-                    file.write(json.dumps([key, one.to_dict()]) + "\n")
-                file.flush()
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return tuple(known[key] for _, key in names)
+    def __init__(self, root: Path, sources: Sequence[Source], store: Path) -> None:
+        self._root, self._store, self._lock = root, store, threading.Lock()
+        hashes = {s.path: s.sha256 for s in sources}
+        self._names = [
+            (c, (c.noisy.path, hashes[c.noisy.path], c.clean.path, hashes[c.clean.path])) for c in candidates(sources)
+        ]
+        self._known = dict(_kept(store, {key for _, key in self._names}))
 
+    def pairs(self) -> tuple[Pair, ...]:
+        """Every pair that is known by now, in the order of `pair.candidates`."""
+        return tuple(self._known[key] for _, key in self._names if key in self._known)
 
-def _key(noisy: str, clean: str, hashes: dict[str, str]) -> Key:
-    return noisy, hashes[noisy], clean, hashes[clean]
+    def missing(self) -> Iterator[list[Candidate]]:
+        """The candidates that nothing is known of, in lots of one clean frame."""
+        unknown = [c for c, key in self._names if key not in self._known]
+        for _, found in groupby(unknown, key=lambda c: c.clean.path):
+            lot = list(found)
+            yield from (lot[i : i + TOGETHER] for i in range(0, len(lot), TOGETHER))
+
+    def look(self, candidate: Candidate, read: Callable[[str], Frame]) -> None:
+        """Prove or refuse a candidate; `read` gives the frame of a path below the root."""
+        noisy, clean = candidate
+        found = check(self._root, noisy, clean, read=read)
+        key = (noisy.path, noisy.sha256, clean.path, clean.sha256)
+        with self._lock, self._store.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([key, found.to_dict()]) + "\n")
+            self._known[key] = found
 
 
-def _kept(store: Path, hashes: dict[str, str]) -> Iterator[tuple[Key, Pair]]:
+def _kept(store: Path, wanted: set[Key]) -> Iterator[tuple[Key, Pair]]:
     """What earlier runs found of files that have not changed; a line that a kill cut short is dropped."""
     if not store.is_file():
         return
@@ -62,5 +61,5 @@ def _kept(store: Path, hashes: dict[str, str]) -> Iterator[tuple[Key, Pair]]:
             file.truncate(len(whole))
     for line in whole.splitlines():
         key, fields = json.loads(line)
-        if hashes.get(key[0]) == key[1] and hashes.get(key[2]) == key[3]:
-            yield tuple(key), Pair(**fields)
+        if (found := tuple(key)) in wanted:
+            yield found, Pair(**fields)

@@ -96,7 +96,7 @@ def prepare(
     detector: str | None = None,
     unit: str | None = None,
 ) -> Prepared:
-    """The image of a file, or its `plane` where it holds several; detector and unit as in `intake.load`.
+    """The image of a file, or its `plane` where it holds several; detector and unit as in `intake.complete`.
 
     Raises ReadError as `io.read` does, FrameError where the profile cannot say what the numbers are in electrons, where the
     image is smaller than a tile, or where the file holds several planes and none is named.
@@ -109,10 +109,19 @@ def prepare(
 
 
 def each(
-    path: str | Path, source: Source, *, profile: str = "physical", detector: str | None = None, unit: str | None = None
+    path: str | Path,
+    source: Source,
+    *,
+    profile: str = "physical",
+    detector: str | None = None,
+    unit: str | None = None,
+    read: Callable[[str | Path], Frame] = io.read,
 ) -> Iterator[Prepared]:
-    """Every image of a file, one after the other: physical takes each plane, documented the first. Raises as `prepare`."""
-    frame, said = _opened(path, profile, detector, unit)
+    """Every image of a file, one after the other: physical takes each plane, documented the first. Raises as `prepare`.
+
+    `read` stands in for `io.read` where the frame may be at hand already.
+    """
+    frame, said = _opened(path, profile, detector, unit, read)
     count = plane_count(frame, profile)
     for i in range(count):
         one = _prepared(frame, i, count, source, profile, said)
@@ -126,13 +135,19 @@ def plane_count(frame: Frame, profile: str) -> int:
     return prod(n for n, a in zip(frame.shape, frame.axes, strict=True) if a not in "CYX") if profile == "physical" else 1
 
 
-def _opened(path: str | Path, profile: str, detector: str | None, unit: str | None) -> tuple[Frame, str]:
+def _opened(
+    path: str | Path,
+    profile: str,
+    detector: str | None,
+    unit: str | None,
+    read: Callable[[str | Path], Frame] = io.read,
+) -> tuple[Frame, str]:
     if profile not in PROFILES:
         raise FrameError(f"unknown profile {profile!r}, expected one of {', '.join(PROFILES)}")
     if profile == "physical":
-        found = intake.load(path, detector=detector, unit=unit)
+        found = intake.complete(read(path), detector=detector, unit=unit)
         return found.frame, found.source
-    return io.read(path), ""
+    return read(path), ""
 
 
 def _prepared(frame: Frame, plane: int, count: int, source: Source, profile: str, said: str) -> Prepared:
