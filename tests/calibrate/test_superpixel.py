@@ -178,6 +178,15 @@ def test_nan_stays_nan_and_hides_no_saturation():
     assert got.flags[0, 1, 1] == Flag.SATURATED
 
 
+@pytest.mark.parametrize("level", [900.0, np.array([[900.0, 800.0], [700.0, 600.0]]), np.full((1, 60), 900.0)])
+def test_saturation_is_found_all_over_a_tall_image(level):
+    rng = np.random.default_rng(7)
+    data = rng.integers(0, 901, (700, 60)).astype(np.uint16)
+    frame = mosaic_frame(data, observation=Observation(saturation=level))
+    hit = (data >= np.tile(level, (350, 30)) if np.shape(level) == (2, 2) else data >= level).astype(np.uint8)
+    np.testing.assert_array_equal(superpixels(frame).flags, by_hand(hit, frame.geometry, 2, np.bitwise_or.reduce))
+
+
 def test_documented_is_the_area_mean_of_rggb_cells_whatever_the_mosaic():
     rng = np.random.default_rng(4)
     data = rng.integers(512, 16384, (48, 72)).astype(np.uint16)

@@ -1,6 +1,7 @@
 import importlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -445,6 +446,17 @@ def test_full_disk(root, small_disk, tmp_path):
     assert made(root, out).ok  # room was made: the next run goes on
     made(root, tmp_path / "fresh")
     assert contents(out) == contents(tmp_path / "fresh")
+
+
+def test_no_tile_has_its_name_before_it_is_whole(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # as a disk that fills up in the middle of a tile
+        with pytest.raises(WriteError, match=r"a\.npy: cannot be written"):
+            cut.save(tmp_path / "a.npy", np.zeros((256, 256), np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_ids_do_not_collide(tmp_path):
