@@ -421,3 +421,21 @@ def test_images_that_stay_as_they_are_are_said(counts: Path, tmp_path: Path, cap
     ]
     assert main([*argv, "--json"]) == 0
     assert out(capsys)[0]["kept"] == ["SCI,2"]
+
+
+def test_transfer_says_its_doubts(tmp_path: Path, capsys) -> None:
+    """Flats and an offset-free line that meets zero signal below zero variance: seed 5."""
+    rng = np.random.default_rng(5)
+    names = []
+    for level in (200.0, 800.0, 3000.0, 9000.0):
+        for i in range(2):
+            data = np.rint(rng.normal(100 + level, np.sqrt(level - 150), (96, 96))).astype(np.uint16)
+            names.append(str(tmp_path / f"{level:.0f}_{i}.npy"))
+            io.write(Frame(data, "YX", Unit.ADU, Noise(1.0, 1.0, 100.0)), names[-1])
+    dark = tmp_path / "dark.npy"
+    io.write(Frame(np.full((96, 96), 100, np.uint16), "YX", Unit.ADU, Noise(1.0, 1.0, 100.0)), dark)
+    assert main(["transfer", *names, "--darks", str(dark)]) == 0
+    text = capsys.readouterr().out
+    assert "doubt" in text
+    assert main(["transfer", *names, "--darks", str(dark), "--json"]) == 0
+    assert out(capsys)["doubts"]

@@ -39,6 +39,7 @@ def test_emva_camera(data: Path, cli: Any) -> None:
     assert got["gain"] == pytest.approx(3.57, rel=0.03)
     assert got["read_noise"] == pytest.approx(10.9, rel=0.05)
     assert got["saturation"] == pytest.approx(3890, rel=0.03)
+    assert any("no straight line" in doubt for doubt in got["doubts"])
 
 
 def test_sprat_exposure_restored_with_the_tables_detector(data: Path, cli: Any, tmp_path: Path) -> None:

@@ -209,10 +209,9 @@ def transfer(
     if plot is not None:
         cal.plot(result, plot)
     figures = {k: plain(getattr(detector, k)) for k in detector.__dataclass_fields__}
-    efficiency = getattr(result, "efficiency", None)
-    return figures | ({"quantum_efficiency": efficiency} if efficiency is not None else {}), _transfer_text(
-        detector, efficiency
-    )
+    figures |= {} if result.efficiency is None else {"quantum_efficiency": result.efficiency}
+    text = [_transfer_text(detector, result.efficiency), *(f"{'doubt':12s} {d}" for d in result.doubts)]
+    return figures | {"doubts": list(result.doubts)}, "\n".join(text)
 
 
 def _curve(flats: Sequence[Path], darks: Sequence[Path], unit: str, gain: float | None) -> Any:
