@@ -197,7 +197,7 @@ def _inspected(root: Path, found: Sequence[_Found], lists: _Lists, tick: Tick | 
             try:
                 if isinstance(digest, OSError):
                     raise ReadError(f"{root / item.path}: cannot be read ({digest.strerror or digest})")
-                source, doubts = _source(root, item, peek(root / item.path), digest)
+                source, doubts = _source(item, peek(root / item.path), digest)
             except FirstlightError as error:
                 cause = str(error).removeprefix(f"{root / item.path}: ")
                 lists.unreadable.append((item.path, cause))
@@ -220,7 +220,7 @@ def _hashed(path: Path) -> tuple[str, int] | OSError:
         return error
 
 
-def _source(root: Path, item: _Found, facts: Facts, digest: tuple[str, int]) -> tuple[Source, list[str]]:
+def _source(item: _Found, facts: Facts, digest: tuple[str, int]) -> tuple[Source, list[str]]:
     label = item.label
     source = Source(
         path=item.path,
