@@ -32,6 +32,7 @@ class Unit(StrEnum):
     ELECTRON = "electron"
     ELECTRON_RATE = "electron/s"
     TRANSMISSION = "transmission"
+    OPTICAL_DEPTH = "optical depth"  # minus the logarithm of transmission: the line integral of attenuation
     ATTENUATION = "1/mm"
     CAMERA = "linear camera RGB"
     REC2020 = "linear Rec.2020"
