@@ -34,6 +34,7 @@ class Unit(StrEnum):
     TRANSMISSION = "transmission"
     OPTICAL_DEPTH = "optical depth"  # minus the logarithm of transmission: the line integral of attenuation
     ATTENUATION = "1/mm"
+    PER_PIXEL = "1/px"  # attenuation where nobody knows the size of a pixel
     CAMERA = "linear camera RGB"
     REC2020 = "linear Rec.2020"
     DISPLAY = "display"

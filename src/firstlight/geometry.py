@@ -92,11 +92,12 @@ class Sky:
 class Scan:
     """A parallel-beam tomography scan: angles [rad] along axis A, rotation axis `center` [px along X] or None if unknown.
 
+    `center` is one number, or one for each detector row (Y,) where the axis leans.
     `distance` [mm] sample to detector, `energy` [keV] and `pixel` [micrometre] where the file states them.
     """
 
     angles: NDArray[np.float64]
-    center: float | None = None
+    center: float | NDArray[np.float64] | None = None
     energy: float | None = None
     distance: float | None = None
     pixel: float | None = None
@@ -112,7 +113,10 @@ class Scan:
         """The projections inside the box, the centre counted from its first column."""
         a = axes.find("A")
         angles = self.angles if a < 0 else self.angles[box.start[a] : box.stop[a]]
-        return replace(self, angles=angles, center=None if self.center is None else self.center - box.start[-1])
+        center = self.center
+        if isinstance(center, np.ndarray) and center.size > 1:
+            center = center[box.start[-2] : box.stop[-2]]
+        return replace(self, angles=angles, center=None if center is None else center - box.start[-1])
 
 
 Geometry = Mosaic | Sky | Scan | None

@@ -5,11 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_NAMES = {"Operator": "operator"}
+_NAMES = {"Gridding": "gridding", "Normal": "normal", "Operator": "operator"}
 
-__all__ = ["Operator"]
+__all__ = ["Gridding", "Normal", "Operator", "radon"]
 
 if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_names.py holds them equal
+    from firstlight.operators.gridding import Gridding
+    from firstlight.operators.normal import Normal
     from firstlight.operators.operator import Operator
 else:
 
@@ -17,3 +19,7 @@ else:
         if name in _NAMES:
             return getattr(import_module(f"firstlight.operators.{_NAMES[name]}"), name)
         raise AttributeError(f"module 'firstlight.operators' has no attribute {name!r}")
+
+
+# A function named like its file: bound here for good, or the first import of the file would put the module in its place.
+from firstlight.operators.radon import radon as radon  # noqa: E402

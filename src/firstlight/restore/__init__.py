@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 _NAMES = {"halo": "denoise", "nonlocal_means": "denoise"}
 
-__all__ = ["halo", "nonlocal_means"]
+__all__ = ["halo", "nonlocal_means", "reconstruct"]
 
 
 if TYPE_CHECKING:
@@ -18,3 +18,7 @@ else:
         if name in _NAMES:
             return getattr(import_module(f"firstlight.restore.{_NAMES[name]}"), name)
         raise AttributeError(f"module 'firstlight.restore' has no attribute {name!r}")
+
+
+# A function named like its file: bound here for good, or the first import of the file would put the module in its place.
+from firstlight.restore.reconstruct import reconstruct as reconstruct  # noqa: E402

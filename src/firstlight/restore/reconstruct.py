@@ -1,0 +1,148 @@
+"""Filtered backprojection: line integrals of attenuation to a volume, absolute, by the gridding engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstlight.errors import FrameError
+from firstlight.frame import Frame, Unit
+from firstlight.geometry import Scan
+from firstlight.needs import needs
+from firstlight.noise import Noise, Unmodelled, spread
+
+__all__ = ["ALGORITHMS", "reconstruct", "scan_of", "volume"]
+
+Array = NDArray[Any]
+ALGORITHMS = ("fbp", "gridrec", "fourierrec", "linerec")
+EDGE = 4  # columns whose mean continues a projection beyond the detector: one noisy column would draw a streak
+STEP = "restore.reconstruct"
+
+
+@needs(halo=0, copies=3.5)
+def reconstruct(
+    frame: Frame,
+    *,
+    algorithm: str = "fbp",
+    filter: str = "ramp",
+    center: float | Sequence[float] | None = None,
+    size: int | None = None,
+    padding: str = "edge",
+    std: bool = False,
+    workers: int | None = None,
+) -> Frame:
+    """Attenuation (Z, Y, X) [1/mm, float32] of optical depth (A, Y, X); per pixel where the scan states no pixel size.
+
+    algorithm: fbp, gridrec and fourierrec are names of one engine, exact to 1e-5; linerec is the plain backprojection. filter:
+    ramp, shepp, cosine, cosine2, hann, hamming, parzen, butterworth, none. center [px along X]: of the scan by default, one or
+    one per detector row. size: side of the slices [px], the detector's width by default; the rotation axis lies at
+    (size - 1) / 2. padding: "edge" continues projections that the detector cuts, "zero" does not. std: standard error per
+    voxel from the noise of the projections (1/N0 of a shared flat makes rings instead and is left out). Angles may be
+    non-uniform or limited; each stands for the half turn nearest to it. Noise becomes Unmodelled: neighbours correlate.
+    Kak and Slaney (1988), chapter 3. Raises FrameError for another unit, no centre, or numbers that are not finite.
+    """
+    if algorithm not in ALGORITHMS:
+        raise FrameError(f"{STEP}: algorithm {algorithm!r}, expected one of {', '.join(ALGORITHMS)}; iterative ones are steps")
+    if padding not in ("edge", "zero"):
+        raise FrameError(f"{STEP}: padding {padding!r}, expected edge or zero")
+    scan, data, centers = scan_of(frame, STEP, center)
+    side = data.shape[2] if size is None else size
+    engine = _line if algorithm == "linerec" else _gridded
+    slices = engine(data, scan.angles, centers, filter, side, EDGE if padding == "edge" else 0, workers)
+    error = _std(frame, scan, centers, filter, side, workers) if std else None
+    params = {"algorithm": algorithm, "filter": filter, "size": side, "padding": padding, "std": std}
+    return volume(frame, slices, error, STEP, params | {"center": _plain(centers)})
+
+
+def scan_of(frame: Frame, step: str, center: float | Sequence[float] | None = None) -> tuple[Scan, Array, Array]:
+    """The scan, its data (A, Y, X) float32, and the centre of each row [px]; raises FrameError for what cannot be used."""
+    frame.need(step, Unit.OPTICAL_DEPTH)
+    scan = frame.geometry
+    if not isinstance(scan, Scan) or frame.axes != "AYX":
+        raise FrameError(f"{step}: got axes {frame.axes} without a scan, expected AYX with the angle of each projection")
+    found = scan.center if center is None else np.asarray(center, dtype=np.float64)
+    if found is None:
+        raise FrameError(f"{step}: the rotation axis is unknown; run calibrate.find_center first, or give center=")
+    if np.size(found) not in (1, frame.shape[1]):
+        raise FrameError(f"{step}: {np.size(found)} centres for {frame.shape[1]} detector rows; give one, or one for each row")
+    centers = np.broadcast_to(np.asarray(found, dtype=np.float64).reshape(-1), (frame.shape[1],))
+    if not np.all((centers >= 0) & (centers <= frame.shape[2] - 1)):
+        raise FrameError(
+            f"{step}: centre {centers.min():g} px, expected one inside the {frame.shape[2]} columns of the detector"
+        )
+    data = np.asarray(frame.data, dtype=np.float32)
+    return scan, data, centers
+
+
+def volume(frame: Frame, slices: Array, std: Array | None, step: str, params: dict[str, Any]) -> Frame:
+    """Slices [1/px] as a frame in 1/mm where the pixel is known, with spacing and history."""
+    scan = frame.geometry
+    pixel = scan.pixel if isinstance(scan, Scan) else None
+    spacing: dict[str, float] = {}
+    if pixel is not None:
+        slices *= np.float32(1e3 / pixel)
+        std = None if std is None else std * np.float32(1e3 / pixel)
+        spacing = dict.fromkeys("ZYX", pixel)
+    return frame.then(
+        step,
+        params,
+        data=slices,
+        axes="ZYX",
+        unit=Unit.PER_PIXEL if pixel is None else Unit.ATTENUATION,
+        noise=Unmodelled(f"{step}: neighbouring voxels are correlated"),
+        std=std,
+        flags=None,
+        geometry=None,
+        spacing=spacing,
+    )
+
+
+def _plain(centers: Array) -> float | list[float]:
+    return float(centers[0]) if np.ptp(centers) == 0 else [float(c) for c in centers]
+
+
+@lru_cache(maxsize=2)
+def _geometry(angles: bytes, columns: int, size: int, workers: int | None) -> Any:
+    from firstlight.operators import Gridding
+
+    return Gridding(np.frombuffer(angles), columns, size=size, workers=workers)
+
+
+def _gridded(
+    data: Array, angles: Array, centers: Array, filter: str, size: int, edge: int, workers: int | None, power: int = 1
+) -> Array:
+    """Slices [1/px]; power 2: their variance from that of the projections, through squared weights."""
+    from firstlight.operators.ramp import angle_weights, response, squared
+
+    grid = _geometry(angles.tobytes(), data.shape[2], size, workers)
+    gain = response(filter, grid.width) if power == 1 else squared(response(filter, grid.width))
+    middle = float(centers.mean())
+    waves = grid.phases(middle)
+    waves *= gain.astype(np.float32)
+    waves *= (angle_weights(angles) ** power).astype(np.float32)[:, None]
+    turns = None if np.ptp(centers) == 0 else (centers - middle) / grid.width
+    slices: Array = grid.adjoint(data, waves, turns=turns, edge=min(edge, data.shape[2]))
+    return slices
+
+
+def _line(data: Array, angles: Array, centers: Array, filter: str, size: int, edge: int, workers: int | None) -> Array:
+    from firstlight.operators.backproject import backproject, filtered
+    from firstlight.operators.ramp import angle_weights
+
+    q = filtered(data, filter, edge)
+    q *= angle_weights(angles).astype(np.float32)[:, None, None]
+    return backproject(q, angles, centers, size)
+
+
+def _std(frame: Frame, scan: Scan, centers: Array, filter: str, size: int, workers: int | None) -> Array:
+    """Standard error [1/px] from the independent noise of each projection."""
+    noise = frame.known_noise(f"{STEP} with std")
+    own = Noise(noise.a, noise.b, noise.offset)
+    a, b, offset = (spread(p, frame.shape) for p in (own.a, own.b, own.offset))
+    var = np.broadcast_to(np.asarray(a * (np.asarray(frame.data) - offset) + b, dtype=np.float32), frame.shape)
+    found = _gridded(var, scan.angles, centers, filter, size, 0, workers, power=2)
+    return np.sqrt(np.maximum(found, 0, out=found))
