@@ -1,4 +1,4 @@
-"""What a step needs to run on part of a tomography scan: rows beyond its own, memory, and whether angles must be whole.
+"""What a step needs to run on part of a tomography scan: rows beyond its own, memory, a sample of the whole.
 
     @needs(halo=1, copies=3)
     def remove_zingers(frame: Frame, *, ...) -> Frame: ...
@@ -9,40 +9,53 @@ itself has halo 0; one that works on each projection says how many rows beyond i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 __all__ = ["Needs", "needs", "needs_of"]
 
-Halo = int | Callable[..., int]
+Number = float | Callable[..., float]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Needs:
-    """halo: rows [px] beyond a section's own on each side, or a function (frame, **params) of them; copies: peak memory
-    in units of the section as float32, the section itself and the result included.
+    """What a step declares; each number may be a function (frame, **params) of it.
+
+    halo: rows [px] beyond a section's own on each side. copies: peak memory in units of the section as float32, the section
+    itself and the result included. fixed: bytes of tables and workspaces, whatever the section. sample: the step only changes
+    the geometry, and finds it from so many rows of the whole scan: it runs once, before the sections; 0: in each section.
     """
 
-    halo: Halo = 0
-    copies: float = 3.0
+    halo: Number = 0
+    copies: Number = 3.0
+    fixed: Number = 0
+    sample: int = 0
 
-    def rows(self, frame: Any, params: dict[str, Any]) -> int:
+    def rows(self, frame: Any, params: Mapping[str, Any]) -> int:
         """Rows of halo for this frame and these parameters."""
-        return self.halo if isinstance(self.halo, int) else int(self.halo(frame, **params))
+        return int(_number(self.halo, frame, params))
+
+    def memory(self, frame: Any, params: Mapping[str, Any], section: float) -> float:
+        """Bytes for a section of `section` bytes as float32."""
+        return _number(self.copies, frame, params) * section + _number(self.fixed, frame, params)
 
 
-def needs(*, halo: Halo = 0, copies: float = 3.0) -> Callable[[F], F]:
+def _number(value: Number, frame: Any, params: Mapping[str, Any]) -> float:
+    return value(frame, **params) if callable(value) else value
+
+
+def needs(*, halo: Number = 0, copies: Number = 3.0, fixed: Number = 0, sample: int = 0) -> Callable[[F], F]:
     """Declare what a step needs; see Needs."""
 
     def mark(step: F) -> F:
-        step.needs = Needs(halo, copies)  # type: ignore[attr-defined]
+        step.needs = Needs(halo, copies, fixed, sample)  # type: ignore[attr-defined]
         return step
 
     return mark
 
 
 def needs_of(step: Callable[..., Any]) -> Needs | None:
-    """What a step declares, None where it declares nothing: then it sees the whole frame or nothing."""
+    """What a step declares, None where it declares nothing: then it must see the whole frame."""
     return getattr(step, "needs", None)
