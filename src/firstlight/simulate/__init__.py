@@ -6,6 +6,7 @@ judged on (`bench/scenes.py`) draw from here with seeds of their own, and nothin
 """
 
 from firstlight.simulate.detector import Sensor, make_sensor
+from firstlight.simulate.phantom import Ellipse, phantom, projections, shepp_logan, shepp_logan_ellipses
 from firstlight.simulate.scenes import (
     Star,
     chart,
@@ -18,6 +19,7 @@ from firstlight.simulate.scenes import (
 )
 
 __all__ = [
+    "Ellipse",
     "Sensor",
     "Star",
     "chart",
@@ -25,7 +27,11 @@ __all__ = [
     "filaments",
     "linearise",
     "make_sensor",
+    "phantom",
     "phantom_projections",
+    "projections",
+    "shepp_logan",
+    "shepp_logan_ellipses",
     "spots",
     "star_field",
 ]
