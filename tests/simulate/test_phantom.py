@@ -48,7 +48,8 @@ def test_the_head():
     assert head.max() == pytest.approx(1.0)
     assert head.min() == pytest.approx(0.0, abs=1e-12)
     assert head[64, 64] == pytest.approx(0.2)
-    assert head[6, 64] == pytest.approx(1.0) > head[2, 64]
+    assert head[6, 64] == pytest.approx(1.0)
+    assert head[2, 64] == 0
     assert projections(shepp_logan_ellipses(512), np.linspace(0, np.pi, 96), 512).max() == pytest.approx(132, abs=2)
 
 
