@@ -13,7 +13,7 @@ from firstlight.box import Box
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Flag, Frame, Record, Unit
 from firstlight.geometry import Scan
-from firstlight.io.hdf import chunk_shape
+from firstlight.io.storage import chunk_shape
 from firstlight.noise import Noise, Unmodelled
 
 
@@ -130,7 +130,7 @@ def chunk_files(path):
 
 
 def test_missing_chunks_of_our_own_are_damage(tmp_path):
-    path = io.write(frame_of((2, 1030, 30), "ZYX"), tmp_path / "a.zarr")
+    path = io.write(frame_of((2, 1030, 30), "CYX"), tmp_path / "a.zarr")
     chunk_files(path)[-1].unlink()
     with pytest.raises(ReadError, match="of 2 chunks"):
         io.read(path)

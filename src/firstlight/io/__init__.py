@@ -4,7 +4,8 @@
 hold them, else in companions beside it (`NAME.json` and `NAME.<map>.npy`). Writing goes to a temporary name, then renames.
 
 A format module has `read(path, ext) -> Frame`, `create(path, like, shape, dtype, std) -> Format` and, where a file can
-hold several frames, `read_set(path) -> dict[str, Frame]`.
+hold several frames, `read_set(path) -> dict[str, Frame]`. One fit for large outputs has CODECS besides, and its `create` takes
+`storage` and `partial`: such an output can be resumed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import bz2
 import gzip
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,10 +29,30 @@ import numpy as np
 from firstlight.box import Box
 from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
 from firstlight.frame import Frame, Unit
+from firstlight.io import describe
+from firstlight.io.partial import Partial
+from firstlight.io.storage import Storage, along
+from firstlight.io.storage import rounded as _rounded
 from firstlight.io.writer import Writer, writing
 from firstlight.noise import Unmodelled
 
-__all__ = ["FORMATS", "Writer", "assume", "blocks", "create", "doubts", "read", "read_set", "sha256", "stated", "write"]
+__all__ = [
+    "FORMATS",
+    "Writer",
+    "assume",
+    "blocks",
+    "create",
+    "doubts",
+    "read",
+    "read_set",
+    "resumable",
+    "resume_key",
+    "round_bits",
+    "section",
+    "sha256",
+    "stated",
+    "write",
+]
 
 FORMATS: dict[str, str] = {
     ".fits": "fits",
@@ -61,6 +83,8 @@ FORMATS: dict[str, str] = {
     ".jpg": "picture",
     ".jpeg": "picture",
 }
+SLICES = re.compile(r"#{3,}[^#]*\.tiff?$", re.IGNORECASE)  # recon_#####.tif: one file a slice
+SECTION = 8  # slices that `write` puts at once
 PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}  # a suffix before these counts: .fits.gz
 BLOCK_BYTES = 64 << 20
 # kind by its first bytes, and the modules that read that kind (camera raw files are TIFF inside)
@@ -88,14 +112,21 @@ def kind(path: Path) -> str:
 
 
 def _module(path: Path, error: type[FirstlightError]) -> Any:
-    name = FORMATS.get(kind(path))
+    name = "slices" if _slices(path) else FORMATS.get(kind(path))
     if name is None:
         raise error(f"{path}: unknown format {path.suffix or '(no extension)'}; expected one of {', '.join(FORMATS)}")
     return import_module(f"firstlight.io.{name}")
 
 
+def _slices(path: Path) -> bool:
+    """Whether a name stands for one file a slice: it ends in ###.tif (three or more) and no file has that very name."""
+    return SLICES.search(path.name) is not None and not path.exists() and not path.is_symlink()
+
+
 def _readable(path: str | Path) -> Path:
     path = Path(path)
+    if _slices(path):
+        return path
     if path.is_symlink() and not path.exists():
         raise ReadError(f"{path}: is a symbolic link to {path.readlink()}, which does not exist")
     if not path.exists():
@@ -114,7 +145,7 @@ def _readable(path: str | Path) -> Path:
 
 def _checked(path: Path, module: Any) -> None:
     """Raises ReadError where a file's first bytes say that it is something else than its name says."""
-    if path.is_dir():
+    if path.is_dir() or _slices(path):
         return
     with path.open("rb") as f:
         head = f.read(16)
@@ -172,14 +203,61 @@ def read_set(path: str | Path) -> dict[str, Frame]:
 
 
 def create(
-    path: str | Path, like: Frame, shape: Sequence[int] | None = None, *, dtype: Any = None, std: bool = False
+    path: str | Path,
+    like: Frame,
+    shape: Sequence[int] | None = None,
+    *,
+    dtype: Any = None,
+    std: bool = False,
+    codec: str | None = None,
+    bits: int | None = None,
+    section: int | None = None,
+    levels: int | None = None,
+    resume: str | None = None,
+    anew: bool = False,
 ) -> Writer:
     """A writer for a frame like `like` (its data are not read), to be filled block by block; `std` adds an error plane.
 
-    Raises WriteError for an unknown format, one that cannot hold the frame, a missing folder, or `like`'s own file.
+    codec: "bitshuffle-lz4" (default), "zstd", "gzip", "none"; HDF5 also "lz4". bits: significant binary digits kept, all where
+    None; the history says so. section: slices (of a scan: rows) that each `put` brings or a multiple of which it brings: chunks
+    are cut so that no two sections share one, and a Zarr gets its pyramid of `levels` (as many as it needs where None).
+    resume: a key (`resume_key`) under which an interrupted output is kept as NAME.partial and opened again, with `Writer.done`
+    saying what is there; one of another key is refused, or removed with `anew`.
+
+    Raises WriteError for an unknown format, one that cannot hold the frame or be resumed, a missing folder, `like`'s own file.
     """
     path = Path(path)
     module = _module(path, WriteError)
+    _allowed(path, module, like)
+    like = like if bits is None else _said(like, bits)
+    size, kind = tuple(like.shape if shape is None else shape), np.dtype(dtype or like.data.dtype)
+    _fits(path, like, size)
+    storage = Storage(codec, section, levels)
+    codecs = getattr(module, "CODECS", ())
+    storage.needs(path, codecs)
+    if resume is not None and not codecs:
+        raise WriteError(f"{path}: {path.suffix} cannot be resumed; choose .zarr, .h5 or .tif, or write it in one go")
+    with writing(path):
+        key = (
+            None
+            if resume is None
+            else describe.digest([resume, describe.dumps(like, std), size, str(kind), std, repr(storage)])
+        )
+        partial = Partial(path, key, anew) if codecs else None
+        try:
+            _room(path, prod(size) * (kind.itemsize + 4 * std) - _taken(partial))
+            more = {"storage": storage, "partial": partial} if codecs else {}
+            output = module.create(path, like, size, kind, std, **more)
+            if partial:
+                partial.laid_out(key)
+        except BaseException:
+            if partial:
+                partial.undo()
+            raise
+        return Writer(path, output, like.axes, size, bits, partial)
+
+
+def _allowed(path: Path, module: Any, like: Frame) -> None:
     if not hasattr(module, "create"):
         raise WriteError(f"{path}: this format can be read but not written; choose another extension")
     if not path.parent.is_dir():
@@ -189,11 +267,49 @@ def create(
     source = like.observation.source
     if source and path.exists() and Path(source).exists() and path.samefile(source):
         raise WriteError(f"{path}: would overwrite its own input; choose another name")
-    size, kind = tuple(like.shape if shape is None else shape), np.dtype(dtype or like.data.dtype)
-    _fits(path, like, size)
-    _room(path, prod(size) * (kind.itemsize + 4 * std))
-    with writing(path):
-        return Writer(path, module.create(path, like, size, kind, std))
+
+
+def resumable(path: str | Path) -> bool:
+    """Whether outputs of this name can be resumed."""
+    return hasattr(_module(Path(path), WriteError), "CODECS")
+
+
+def resume_key(*parts: Any, inputs: Sequence[str | Path] = ()) -> str:
+    """A key of what makes an output: plain values (recipe, options, hashes) and each input's name, size and time of change."""
+    files = [(Path(p).name, (info := Path(p).stat()).st_size, info.st_mtime_ns) for p in inputs]
+    return describe.digest([parts, files])
+
+
+def _taken(partial: Partial | None) -> int:
+    """Bytes that an earlier run has written already."""
+    if partial is None or not partial.resumed:
+        return 0
+    return sum(f.stat().st_blocks * 512 for f in partial.temp.parent.rglob("*") if f.is_file())
+
+
+def round_bits(frame: Frame, *, bits: int = 12) -> Frame:
+    """Floating-point data to `bits` significant binary digits, ties to even: relative error at most 2^-bits.
+
+    Any axes and unit; noise, std, flags and geometry stay. What is dropped compresses to nothing. Raises FrameError for
+    integers and for bits below 1.
+    """
+    out = _said(frame, bits)
+    return out.replace(data=_rounded(frame.data, bits))
+
+
+def _said(frame: Frame, bits: int) -> Frame:
+    if bits < 1:
+        raise FrameError(f"round_bits: {bits} bits, expected at least 1")
+    return frame.then("io.round_bits", {"bits": bits})
+
+
+def section(frame: Frame) -> int:
+    """Rows (of a volume: slices) that the file stores as one, so that sections of a multiple of them are read without waste.
+
+    1 where any row is read alone: data in memory, contiguous files, chunks that are not compressed.
+    """
+    chunks = getattr(frame.data, "chunks", None)
+    return int(chunks[along(frame.axes)]) if chunks else 1
 
 
 def _fits(path: Path, like: Frame, shape: tuple[int, ...]) -> None:
@@ -212,15 +328,18 @@ def _room(path: Path, needed: int) -> None:
         raise WriteError(f"{path}: needs {needed / 1e9:.3g} GB and {path.parent} has {free / 1e9:.3g} GB free; write elsewhere")
 
 
-def write(frame: Frame, path: str | Path) -> Path:
-    """Write a frame, block by block, in the format of the path's extension; returns the path."""
-    with create(path, frame, std=frame.std is not None) as out:
-        std = frame.std
+def write(frame: Frame, path: str | Path, *, codec: str | None = None, bits: int | None = None) -> Path:
+    """Write a frame, block by block, in the format of the path's extension; returns the path. codec, bits: as in `create`."""
+    path, std = Path(path), frame.std
+    volume = frame.axes == "ZYX" and hasattr(_module(path, WriteError), "CODECS")
+    section = min(SECTION, frame.shape[0]) if volume else None
+    with create(path, frame, std=std is not None, codec=codec, bits=bits, section=section) as out:
         if std is not None and tuple(std.shape) != frame.shape:
             std = np.broadcast_to(np.asarray(std), frame.shape)
-        for box in blocks(frame.shape, np.dtype(frame.data.dtype).itemsize):
+        parts = out.sections(SECTION) if volume else blocks(frame.shape, np.dtype(frame.data.dtype).itemsize)
+        for box in parts:
             out.put(box, frame.data[box.slices], None if std is None else std[box.slices])
-    return Path(path)
+    return path
 
 
 def assume(frame: Frame, *, unit: str = "adu") -> Frame:

@@ -1,13 +1,13 @@
 """HDF5: tomography in APS Data Exchange and NXtomo layout, our own frames, and single arrays by their path.
 
-Data stay in the file and are read slice by slice; LZ4, bitshuffle and the like through hdf5plugin. Written scans are Data
+Data stay in the file and are read slab by slab; LZ4, bitshuffle and the like through hdf5plugin. Written scans are Data
 Exchange files (data, theta in degrees, the source's white and dark fields and metadata), other frames /firstlight/data;
-the description and all maps are in /firstlight. Written in chunks of at most 1 MiB, bitshuffle and LZ4.
+the description and all maps are in /firstlight. How they are written: `hdf_write`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight.box import Box
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Frame, Observation, Unit
 from firstlight.geometry import Scan
-from firstlight.io import BLOCK_BYTES, blocks, describe, hdf_layouts
+from firstlight.io import BLOCK_BYTES, describe, hdf_layouts
 from firstlight.io.lazy import Lazy
 from firstlight.io.npy import PLAIN_AXES
 from firstlight.io.partial import Partial
+from firstlight.io.storage import Storage
+from firstlight.io.writer import Format
 from firstlight.noise import Unmodelled
 
-__all__ = ["Writer", "chunk_shape", "create", "read", "read_set"]
+__all__ = ["CODECS", "create", "read", "read_set"]
 
 Array = NDArray[Any]
 NO_GAIN = "no gain: pass a detector"
 OURS = "firstlight"
 FIELDS = {"white": "exchange/data_white", "dark": "exchange/data_dark"}
-CACHE = 64 << 20  # holds the chunks that a straddling block leaves half written
+CODECS = ("bitshuffle-lz4", "lz4", "zstd", "gzip", "none")
 OWN_FILTERS = 256  # filters from this number on are plugins
 
 
@@ -52,21 +53,28 @@ class _Part:
 
                 self._dataset = h5py.File(self._path, "r")[self._name]
                 _load_filters(self._path, self._dataset)
-            return np.asarray(self._dataset[key if self._rows is None else self._chosen(key)])
+            return np.asarray(self._dataset[key]) if self._rows is None else self._chosen(key)
         except (OSError, RuntimeError, KeyError) as error:
             raise ReadError(f"{self._path}: {self._name} cannot be read at {key} ({error}); copy the file again") from error
 
-    def _chosen(self, key: Any) -> tuple[Any, ...]:
+    def _chosen(self, key: Any) -> Array:
         key = key if isinstance(key, tuple) else (key,)
         if not key or key[0] is Ellipsis:
             key = (slice(None), *(key if len(key) > 1 else (Ellipsis,)))
         assert self._rows is not None
         rows = self._rows[key[0]]
         if np.ndim(rows) == 0:
-            return (int(rows), *key[1:])
-        whole = len(rows) == 0 or rows[-1] - rows[0] + 1 == len(rows)
-        first = slice(int(rows[0]), int(rows[-1]) + 1) if whole and len(rows) else slice(0, 0) if whole else list(rows)
-        return (first, *key[1:])
+            return np.asarray(self._dataset[(int(rows), *key[1:])])
+        parts = [np.asarray(self._dataset[(slice(a, b), *key[1:])]) for a, b in _runs(rows)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _runs(rows: Array) -> list[tuple[int, int]]:
+    """Ascending indices as half-open runs of neighbours: HDF5 reads a run at once, and a list of indices one by one."""
+    if len(rows) == 0:
+        return [(0, 0)]
+    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(rows, cuts)]
 
 
 def _load_filters(path: Path, dataset: Any) -> None:
@@ -100,11 +108,13 @@ def _lazy(path: Path, dataset: Any, rows: Array | None = None) -> Lazy:
         if have < want:
             raise ReadError(f"{path}: {name} holds {have} of {want} chunks: an unfinished or damaged acquisition")
     _load_filters(path, dataset)
-    return Lazy(shape if rows is None else (len(rows), *shape[1:]), dataset.dtype.newbyteorder("="), _Part(path, name, rows))
+    size = shape if rows is None else (len(rows), *shape[1:])
+    decoded = dataset.chunks if dataset.chunks and dataset.id.get_create_plist().get_nfilters() else None
+    return Lazy(size, dataset.dtype.newbyteorder("="), _Part(path, name, rows), decoded)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
     import h5py
 
     try:
@@ -121,7 +131,7 @@ def read(path: Path, ext: str | int | None = None) -> Frame:
     Data Exchange and NXtomo: (A, Y, X) [ADU unless the file names another unit] with a Scan of angles [rad]; white and dark
     fields (T, Y, X). Raises ReadError for missing or miscounted angles, data that the file does not hold, damaged files.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         members = _members(path, file)
         name = str(ext) if ext is not None else "data"
         if name in members:
@@ -136,7 +146,7 @@ def read(path: Path, ext: str | int | None = None) -> Frame:
 
 def read_set(path: Path) -> dict[str, Frame]:
     """Every frame by name: "data" and, where the file has them, "white" and "dark" of the same detector area."""
-    with _opened(path) as file:
+    with opened(path) as file:
         members = _members(path, file)
         if not members:
             return {"data": read(path)}
@@ -240,110 +250,29 @@ def _map(path: Path, dataset: Any) -> Array:
     return np.asarray(dataset[()])
 
 
-def chunk_shape(shape: Sequence[int], itemsize: int, limit: int = 1 << 20, side: int | None = None) -> tuple[int, ...]:
-    """A chunk of at most `limit` bytes: whole rows, then planes, and so on; `side` bounds it along Y and X [px]."""
-    room = max(1, limit // itemsize)
-    chunk: list[int] = []
-    for axis, n in enumerate(reversed(shape)):
-        k = max(1, min(n, room, side if side and axis < 2 else n))
-        room //= k
-        chunk.append(k)
-    return tuple(reversed(chunk))
-
-
-class Writer:
-    """An HDF5 file being written block by block; h5py's own lock makes concurrent puts safe."""
-
-    def __init__(self, path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> None:
-        import h5py
-
-        self._partial = Partial(path)
-        self._file = h5py.File(self._partial.temp, "w", rdcc_nbytes=CACHE)
-        try:
-            scan = isinstance(like.geometry, Scan) and like.axes == "AYX"
-            self._file.create_group(OURS)
-            self._data = self._array("exchange/data" if scan else f"{OURS}/data", shape, dtype)
-            self._std = self._array(f"{OURS}/std", shape, np.dtype(np.float32)) if std else None
-            self._describe(like, std)
-            if scan:
-                _write_exchange(self._file, like, shape)
-        except BaseException:
-            self.abort()
-            raise
-
-    def _array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        import hdf5plugin
-
-        chunks = chunk_shape(shape, dtype.itemsize)
-        return self._file.create_dataset(name, shape, dtype, chunks=chunks, **hdf5plugin.Bitshuffle(cname="lz4"))
-
-    def _describe(self, like: Frame, std: bool) -> None:
-        group = self._file[OURS]
-        group["description"] = describe.dumps(like, std=std)
-        for name, part in describe.maps(like).items():
-            shape, dtype = describe.map_shape(part), np.dtype(part.dtype)
-            if not shape or 0 in shape:
-                group[name] = np.asarray(part)
-                continue
-            target = self._array(f"{OURS}/{name}", shape, dtype)
-            for box in blocks(shape, dtype.itemsize):
-                target[box.slices] = part[box.slices]
-
-    def put(self, box: Box, block: Any, std: Any = None) -> None:
-        """Write `block` [unit of the frame] at `box` (all axes), and its standard error where the output has one."""
-        self._data[box.slices] = block
-        if self._std is not None:
-            self._std[box.slices] = std
-
-    def close(self) -> None:
-        """Finish and rename to the final name."""
-        self._file.close()
-        self._partial.commit()
-
-    def abort(self) -> None:
-        """Remove what was written."""
-        self._file.close()
-        self._partial.abort()
-
-
-def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> Writer:
+def create(
+    path: Path,
+    like: Frame,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    std: bool,
+    *,
+    storage: Storage,
+    partial: Partial,
+) -> Format:
     """A writer of one HDF5 file: Data Exchange for a Scan of axes AYX, /firstlight/data for any other frame.
 
     White and dark fields and /measurement of the exchange file that `like` came from are copied while data are raw counts
     of the same detector area; where they are left out, /exchange has an attribute `omitted` that says why.
     """
+    from firstlight.io.hdf_write import SectionsWriter, Writer
+
     if 0 in shape or dtype.kind not in "fiub":
         raise WriteError(f"{path}: {shape} of {dtype}, expected at least one pixel of real numbers")
     if isinstance(like.geometry, Scan) and like.axes == "AYX" and shape[0] != like.geometry.angles.size:
         raise WriteError(
             f"{path}: {shape[0]} projections but {like.geometry.angles.size} angles; crop the frame, not the shape"
         )
-    return Writer(path, like, shape, dtype, std)
-
-
-def _write_exchange(file: Any, like: Frame, shape: tuple[int, ...]) -> None:
-    assert isinstance(like.geometry, Scan)
-    file["implements"] = "exchange"
-    file["exchange/theta"] = np.rad2deg(like.geometry.angles)
-    file["exchange/theta"].attrs["units"] = "degrees"
-    file["exchange/data"].attrs["axes"] = "theta:y:x"
-    file["exchange/data"].attrs["units"] = "counts" if like.unit == Unit.ADU else str(like.unit)
-    source = like.observation.source
-    if source and Path(source).is_file() and isinstance(like.observation.header, hdf_layouts.Header):
-        with _opened(Path(source)) as origin:
-            _pass_through(file, origin, like.unit, shape)
-
-
-def _pass_through(file: Any, origin: Any, unit: Unit, shape: tuple[int, ...]) -> None:
-    for name in ("measurement", "process", "exchange/title"):
-        if name in origin:
-            origin.copy(name, file, name=name)
-    for name in FIELDS.values():
-        node = origin.get(name)
-        if node is None:
-            continue
-        if unit == Unit.ADU and node.shape[-2:] == shape[-2:]:
-            origin.copy(name, file, name=name)
-        else:  # a tool that divides by a white field would divide calibrated data twice
-            why = "of another detector area" if unit == Unit.ADU else f"data are in {unit}"
-            file["exchange"].attrs["omitted"] = f"white and dark fields: {why}"
+    if storage.levels is not None:
+        raise WriteError(f"{path}: HDF5 holds one level; leave levels out or choose .zarr")
+    return (Writer if partial.journal is None else SectionsWriter)(partial, like, shape, dtype, std, storage)

@@ -15,10 +15,14 @@ __all__ = ["Lazy"]
 class Lazy:
     """An array whose slices are read, decoded and returned in native byte order when asked for; read-only.
 
-    `get(key)` returns the part `key` of an array of `shape` and `dtype`; numpy functions read the whole.
+    `get(key)` returns the part `key` of an array of `shape` and `dtype`; numpy functions read the whole. chunks: sides of the
+    parts that are decoded whole, None where any part is read alone.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: Any, get: Callable[[Any], NDArray[Any]]) -> None:
+    def __init__(
+        self, shape: Sequence[int], dtype: Any, get: Callable[[Any], NDArray[Any]], chunks: tuple[int, ...] | None = None
+    ) -> None:
+        self.chunks = chunks
         self.shape = tuple(int(n) for n in shape)
         self.dtype = np.dtype(dtype)
         self._get = get

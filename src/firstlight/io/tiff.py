@@ -27,10 +27,10 @@ from firstlight.io.contiguous import described_axes, mapped, opened
 from firstlight.io.lazy import Lazy
 from firstlight.io.ome import imagej_spacing, ome_facts
 from firstlight.io.partial import read_described
-from firstlight.io.tiff_write import create
+from firstlight.io.tiff_write import CODECS, create
 from firstlight.noise import Unmodelled
 
-__all__ = ["create", "read", "read_set"]
+__all__ = ["CODECS", "create", "read", "read_set"]
 
 MINISWHITE, MINISBLACK, RGB, PALETTE, YCBCR, CFA = 0, 1, 2, 3, 6, 32803
 SEGMENT_BYTES = 2 << 30  # a strip or tile is decoded whole

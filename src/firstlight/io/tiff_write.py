@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial as bound
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,27 @@ import numpy as np
 from firstlight.errors import WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.io.contiguous import refuse_packed
-from firstlight.io.partial import MappedWriter
+from firstlight.io.partial import MappedWriter, Partial
+from firstlight.io.storage import Storage
 
-__all__ = ["OME_TYPES", "create"]
+__all__ = ["CODECS", "OME_TYPES", "create"]
+
+CODECS = ("none",)
 
 CLASSIC_BYTES = (1 << 32) - (1 << 26)  # offsets of 32 bits, with room for the pages' tables
 OME_TYPES = ("int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64")
 
 
-def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> MappedWriter:
+def create(
+    path: Path,
+    like: Frame,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    std: bool,
+    *,
+    storage: Storage,
+    partial: Partial,
+) -> MappedWriter:
     """A writer of one uncompressed TIFF (BigTIFF from 4 GB on), OME-TIFF where named .ome.tif, with companions.
 
     Raises WriteError for types that TIFF or OME do not have, and for OME of both T and A, or C and S.
@@ -34,7 +46,9 @@ def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any]
         raise WriteError(f"{path}: TIFF holds no empty axis, got shape {shape}")
     ome = path.name.lower().endswith((".ome.tif", ".ome.tiff"))
     options = _ome(path, like, dtype) if ome else _shaped(like, shape, dtype)
-    make = partial(
+    if storage.levels is not None:
+        raise WriteError(f"{path}: TIFF is written with one level; leave levels out or choose .zarr")
+    make = bound(
         tifffile.memmap,
         shape=shape,
         dtype=dtype.newbyteorder("="),
@@ -44,7 +58,13 @@ def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any]
         resolutionunit="CENTIMETER" if {"X", "Y"} <= set(like.spacing) else "NONE",
         **options,
     )
-    return MappedWriter(path, like, shape, std, make)
+    return MappedWriter(path, like, shape, std, make, partial=partial, again=lambda temp: _mapped(temp, shape))
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> Any:
+    import tifffile
+
+    return tifffile.memmap(path, mode="r+").reshape(shape)
 
 
 def _source(like: Frame) -> str:

@@ -1,40 +1,36 @@
 """Zarr: our own frames (Zarr v3, OME-Zarr 0.5 where the axes allow), foreign arrays, OME-Zarr 0.4 and 0.5 at full size.
 
-A frame is a group: array `0` with the data (one OME level), one array per map, the description in the group's attributes.
-Chunks of at most 4 MiB, Zstandard, every chunk stored. A missing chunk of a foreign array is its fill value, as Zarr
-defines; in our own files, or where no chunk is there at all, it is damage and refused. Never sharded: blocks may straddle
-chunks.
+A frame is a group: array `0` with the data (levels `1`, `2` ... where there is a pyramid), one array per map, the description
+in the group's attributes. How it is written: `zarr_write`. A missing chunk of a foreign array is its fill value, as Zarr
+defines; in our own files, or where no chunk is there at all, it is damage and refused.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight.box import Box
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Frame, Observation, Unit
-from firstlight.io import BLOCK_BYTES, blocks, describe
-from firstlight.io.hdf import chunk_shape
+from firstlight.io import BLOCK_BYTES, describe
 from firstlight.io.lazy import Lazy
 from firstlight.io.npy import PLAIN_AXES
 from firstlight.io.partial import Partial
+from firstlight.io.pyramid import OME_AXES
+from firstlight.io.storage import CODECS, Storage
+from firstlight.io.writer import Format
 from firstlight.noise import Unmodelled
 
-__all__ = ["Writer", "create", "read"]
+__all__ = ["CODECS", "create", "read"]
 
 Array = NDArray[Any]
 NO_UNIT = "the file names no unit and no gain: pass a detector"
 OURS = "firstlight"
-OME = "TCZYX"
-KINDS = {"T": "time", "C": "channel"}
 MICROMETRE = {"meter": 1e6, "millimeter": 1e3, "micrometer": 1.0, "nanometer": 1e-3, "angstrom": 1e-4}
-CHUNK, SIDE = 4 << 20, 1024
 
 
 class _Part:
@@ -99,7 +95,7 @@ def _lazy(path: Path, array: Any, whole: bool = False) -> Lazy:
     have, want = array.nchunks_initialized, array.nchunks
     if want and (have == 0 or (whole and have < want)):
         raise ReadError(f"{path}: array {name!r} of shape {array.shape} holds {have} of {want} chunks; copy it again")
-    return Lazy(array.shape, array.dtype.newbyteorder("="), _Part(path, name))
+    return Lazy(array.shape, array.dtype.newbyteorder("="), _Part(path, name), array.shards or array.chunks)
 
 
 def _frame(path: Path, data: Any, axes: str, spacing: dict[str, float]) -> Frame:
@@ -122,7 +118,7 @@ def _multiscale(path: Path, group: Any, image: dict[str, Any]) -> Frame:
     """Level 0 of an OME-Zarr image; raises ReadError for axes that are not (t)(c)(z)yx."""
     axes = "".join(str(a["name"] if isinstance(a, dict) else a) for a in image.get("axes", "tczyx")).upper()
     array = group[image["datasets"][0]["path"]]
-    if len(axes) != array.ndim or not axes.endswith("YX") or list(axes) != [a for a in OME if a in axes]:
+    if len(axes) != array.ndim or not axes.endswith("YX") or list(axes) != [a for a in OME_AXES if a in axes]:
         raise ReadError(f"{path}: an OME-Zarr image of {array.ndim} axes named {axes!r}, expected some of TCZ, then YX")
     return _frame(path, _lazy(path, array), axes, _spacing(axes, image))
 
@@ -138,92 +134,21 @@ def _spacing(axes: str, image: dict[str, Any]) -> dict[str, float]:
     return {a: float(s * MICROMETRE[u]) for a, s, u in zip(axes, scale, units, strict=True) if a in "ZYX" and u in MICROMETRE}
 
 
-class Writer:
-    """A Zarr group being written block by block.
-
-    Blocks may straddle chunks: such a put rereads and rewrites the chunks it shares, under a lock. Blocks that fill their
-    chunks (`chunks`) are written concurrently.
-    """
-
-    def __init__(self, path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> None:
-        import zarr
-
-        self._partial = Partial(path)
-        self._lock = Lock()
-        try:
-            self._group = zarr.open_group(self._partial.temp, mode="w", zarr_format=3)
-            self._data = self._array("0", shape, dtype, [a.lower() for a in like.axes])
-            self._std = self._array("std", shape, np.dtype(np.float32)) if std else None
-            for name, part in describe.maps(like).items():
-                self._fill(name, part)
-            self._group.attrs[OURS] = json.loads(describe.dumps(like, std=std))
-            if set(like.axes) <= set(OME):
-                self._group.attrs["ome"] = _ome(like)
-        except BaseException:
-            self.abort()
-            raise
-        self.chunks: tuple[int, ...] = self._data.chunks
-
-    def _array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], axes: Any = None) -> Any:
-        from zarr.codecs import ZstdCodec
-
-        return self._group.create_array(
-            name,
-            shape=shape,
-            dtype=dtype,
-            chunks=chunk_shape(shape, dtype.itemsize, CHUNK, SIDE) if shape else (),
-            compressors=ZstdCodec(level=1),
-            dimension_names=axes,
-            config={"write_empty_chunks": True},
-        )
-
-    def _fill(self, name: str, part: Any) -> None:
-        target = self._array(name, describe.map_shape(part), np.dtype(part.dtype))
-        for box in blocks(part.shape, np.dtype(part.dtype).itemsize):
-            target[box.slices] = np.asarray(part[box.slices])
-
-    def put(self, box: Box, block: Any, std: Any = None) -> None:
-        """Write `block` [unit of the frame] at `box` (all axes), and its standard error where the output has one."""
-        block = np.broadcast_to(np.asarray(block), box.shape)
-        std = None if std is None else np.broadcast_to(np.asarray(std), box.shape)
-        if all(
-            a % c == 0 and (b % c == 0 or b == n)
-            for a, b, c, n in zip(box.start, box.stop, self.chunks, self._data.shape, strict=True)
-        ):
-            self._put(box, block, std)
-        else:
-            with self._lock:
-                self._put(box, block, std)
-
-    def _put(self, box: Box, block: Array, std: Array | None) -> None:
-        self._data[box.slices] = block
-        if self._std is not None:
-            self._std[box.slices] = std
-
-    def close(self) -> None:
-        """Finish and rename to the final name."""
-        self._partial.commit()
-
-    def abort(self) -> None:
-        """Remove what was written."""
-        self._partial.abort()
-
-
-def _ome(like: Frame) -> dict[str, Any]:
-    """OME-Zarr 0.5 metadata of one image with one level."""
-    axes = [
-        {"name": a.lower(), "type": KINDS.get(a, "space")} | ({"unit": "micrometer"} if a in like.spacing else {})
-        for a in like.axes
-    ]
-    scale = [float(like.spacing.get(a, 1.0)) for a in like.axes]
-    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
-    return {"version": "0.5", "multiscales": [{"name": "image", "axes": axes, "datasets": [level]}]}
-
-
-def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> Writer:
+def create(
+    path: Path,
+    like: Frame,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    std: bool,
+    *,
+    storage: Storage,
+    partial: Partial,
+) -> Format:
     """A writer of one Zarr v3 group; the folder appears under its name when it is whole."""
+    from firstlight.io.zarr_write import Writer
+
     if path.exists() and not path.is_dir():
         raise WriteError(f"{path}: is a file, and a Zarr output is a folder; remove it first")
     if 0 in shape or dtype.kind not in "fiub":
         raise WriteError(f"{path}: {shape} of {dtype}, expected at least one pixel of real numbers")
-    return Writer(path, like, shape, dtype, std)
+    return Writer(partial, like, shape, dtype, std, storage)
