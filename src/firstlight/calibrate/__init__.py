@@ -9,11 +9,13 @@ _NAMES = {
     "assign": "detector",
     "assign_maps": "detector",
     "calibrate": "dark_flat",
+    "center_of": "center",
     "combine": "outliers",
     "divide_flat": "dark_flat",
     "documented": "detector",
     "downsample_documented": "superpixel",
     "emva_descriptor": "emva",
+    "find_center": "center",
     "flag_cosmic_rays": "outliers",
     "flag_hot_pixels": "outliers",
     "flag_saturated": "detector",
@@ -39,11 +41,13 @@ __all__ = [
     "assign",
     "assign_maps",
     "calibrate",
+    "center_of",
     "combine",
     "divide_flat",
     "documented",
     "downsample_documented",
     "emva_descriptor",
+    "find_center",
     "flag_cosmic_rays",
     "flag_hot_pixels",
     "flag_saturated",
@@ -65,6 +69,7 @@ __all__ = [
 
 
 if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_names.py holds them equal
+    from firstlight.calibrate.center import center_of, find_center
     from firstlight.calibrate.dark_flat import (
         calibrate,
         divide_flat,
