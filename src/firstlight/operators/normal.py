@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from firstlight.operators.gridding import Gridding
 __all__ = ["Normal"]
 
 Array = NDArray[Any]
+COLUMNS = 64  # columns transformed at a time: with the padded column they stay in the cache
 
 
 class Normal:
@@ -34,24 +37,50 @@ class Normal:
         kernel[np.ix_(at, at)] = wide.points(waves)
         kernel[at[0], :] = kernel[:, at[0]] = 0  # distance n has no partner at -n, and no two pixels lie n apart
         self.transform = fft.fft2(kernel).real.astype(np.float32) / self.side**2
+        self._spare: SimpleQueue[tuple[Array, Array]] = SimpleQueue()
 
-    def __call__(self, images: Array) -> Array:
-        """A^T W A x, images and result (S, size, size) float32."""
+    def __call__(self, images: Array, out: Array | None = None) -> Array:
+        """A^T W A x, images and result (S, size, size) float32; may be called from several threads."""
         x = np.asarray(images, dtype=np.float32)
-        out = np.empty_like(x)
-        work = np.empty((self.side, self.side), np.complex64)
-        n = self.size
+        out = np.empty_like(x) if out is None else out
+        work = self._borrow()
         for i in range(0, len(x), 2):
-            work[:n, n:] = 0
-            work[n:] = 0
-            work[:n, :n].real = x[i]
-            work[:n, :n].imag = x[i + 1] if i + 1 < len(x) else 0
-            fft.fft(work[:n], axis=1, overwrite_x=True)  # in place, and only the rows that are not zero
-            fft.fft(work, axis=0, overwrite_x=True)
-            work *= self.transform
-            fft.ifft(work, axis=0, norm="forward", overwrite_x=True)
-            fft.ifft(work[:n], axis=1, norm="forward", overwrite_x=True)
-            out[i] = work[:n, :n].real
-            if i + 1 < len(x):
-                out[i + 1] = work[:n, :n].imag
+            self._pair(x[i : i + 2], out[i : i + 2], *work)
+        self._spare.put(work)
         return out
+
+    def _pair(self, x: Array, out: Array, rows: Array, block: Array) -> None:
+        """Two slices as one complex image. Columns go in blocks that stay in the cache, and only rows that are not zero."""
+        n = self.size
+        rows[:, n:] = 0
+        pack(x, rows[:, :n])
+        fft.fft(rows, axis=1, overwrite_x=True)
+        for first in range(0, self.side, COLUMNS):
+            part = slice(first, min(first + COLUMNS, self.side))
+            tall = block[:, : part.stop - part.start]
+            tall[:n] = rows[:, part]
+            tall[n:] = 0
+            fft.fft(tall, axis=0, overwrite_x=True)
+            tall *= self.transform[:, part]
+            fft.ifft(tall, axis=0, norm="forward", overwrite_x=True)
+            rows[:, part] = tall[:n]
+        fft.ifft(rows, axis=1, norm="forward", overwrite_x=True)
+        unpack(rows[:, :n], out)
+
+    def _borrow(self) -> tuple[Array, Array]:
+        with suppress(Empty):
+            return self._spare.get_nowait()
+        return np.empty((self.size, self.side), np.complex64), np.empty((self.side, COLUMNS), np.complex64)
+
+
+def pack(x: Array, z: Array) -> None:
+    """One or two real images (S, Y, X) as one complex one (Y, X)."""
+    z.real = x[0]
+    z.imag = x[1] if len(x) > 1 else 0
+
+
+def unpack(z: Array, out: Array) -> None:
+    """The inverse of `pack`."""
+    out[0] = z.real
+    if len(out) > 1:
+        out[1] = z.imag
