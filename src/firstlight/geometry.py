@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from firstlight.box import Box
 from firstlight.errors import FrameError
 
-__all__ = ["BAYER", "XTRANS", "Geometry", "Mosaic", "Scan", "Sky"]
+__all__ = ["BAYER", "WHITES_AT", "XTRANS", "Geometry", "Mosaic", "Scan", "Sky"]
 
 Pattern = tuple[tuple[int, ...], ...]
 
@@ -24,6 +24,7 @@ XTRANS: Pattern = (  # 8 R, 20 G, 8 B; translation by (3, 3) is a symmetry
     (2, 1, 2, 0, 1, 0),
     (1, 0, 1, 1, 2, 1),
 )
+WHITES_AT = "projections before each white"  # a key of Scan.extra: counts, one for each white exposure of the file
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ class Scan:
         center = self.center
         if isinstance(center, np.ndarray) and center.size > 1:
             center = center[box.start[-2] : box.stop[-2]]
-        return replace(self, angles=angles, center=None if center is None else center - box.start[-1])
+        part = angles.size < self.angles.size  # what counts projections of the file no longer does
+        extra = tuple(e for e in self.extra if e[0] != WHITES_AT) if part else self.extra
+        return replace(self, angles=angles, center=None if center is None else center - box.start[-1], extra=extra)
 
 
 Geometry = Mosaic | Sky | Scan | None

@@ -12,7 +12,7 @@ from firstlight import io
 from firstlight.box import Box
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Flag, Frame, Observation, Record, Unit
-from firstlight.geometry import Scan
+from firstlight.geometry import WHITES_AT, Scan
 from firstlight.noise import Noise, Unmodelled
 
 N = 7
@@ -166,6 +166,7 @@ def test_nxtomo_is_split_by_image_key(tmp_path):
     assert data.data[2:3].shape == (1, 4, 5)
     assert np.allclose(np.rad2deg(data.geometry.angles), np.linspace(0, 90, 9)[[3, 4, 6, 7]])
     assert ("invalid frames left out", 1) in data.geometry.extra
+    assert (WHITES_AT, (0, 4)) in data.geometry.extra
     assert data.geometry.pixel == 6.5
     assert frames["white"].data[:, 0, 0].tolist() == [2, 8]
 

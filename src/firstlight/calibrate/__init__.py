@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 _NAMES = {
     "assign": "detector",
     "assign_maps": "detector",
+    "attenuation": "attenuation",
     "calibrate": "dark_flat",
     "center_of": "center",
     "combine": "outliers",
@@ -21,8 +22,16 @@ _NAMES = {
     "flag_saturated": "detector",
     "master": "dark_flat",
     "measure_shift": "register",
+    "normalize_air": "normalize",
     "plot": "photon_transfer",
     "register": "register",
+    "remove_stripes": "stripes",
+    "remove_stripes_dead": "stripes",
+    "remove_stripes_fourier_wavelet": "stripes",
+    "remove_stripes_large": "stripes",
+    "remove_stripes_sorting": "stripes",
+    "remove_stripes_titarenko": "stripes",
+    "remove_zingers": "zingers",
     "shift_between": "register",
     "subtract_bias": "dark_flat",
     "subtract_dark": "dark_flat",
@@ -40,6 +49,7 @@ __all__ = [
     "Transfer",
     "assign",
     "assign_maps",
+    "attenuation",
     "calibrate",
     "center_of",
     "combine",
@@ -53,8 +63,16 @@ __all__ = [
     "flag_saturated",
     "master",
     "measure_shift",
+    "normalize_air",
     "plot",
     "register",
+    "remove_stripes",
+    "remove_stripes_dead",
+    "remove_stripes_fourier_wavelet",
+    "remove_stripes_large",
+    "remove_stripes_sorting",
+    "remove_stripes_titarenko",
+    "remove_zingers",
     "shift_between",
     "subtract_bias",
     "subtract_dark",
@@ -69,6 +87,7 @@ __all__ = [
 
 
 if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_names.py holds them equal
+    from firstlight.calibrate.attenuation import attenuation
     from firstlight.calibrate.center import center_of, find_center
     from firstlight.calibrate.dark_flat import (
         calibrate,
@@ -88,6 +107,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_na
     )
     from firstlight.calibrate.emva import emva_descriptor
     from firstlight.calibrate.line import Transfer
+    from firstlight.calibrate.normalize import normalize_air
     from firstlight.calibrate.outliers import (
         combine,
         flag_cosmic_rays,
@@ -97,7 +117,16 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_na
     from firstlight.calibrate.register import measure_shift, shift_between
     from firstlight.calibrate.scan import transmission
     from firstlight.calibrate.single import transfer_single
+    from firstlight.calibrate.stripes import (
+        remove_stripes,
+        remove_stripes_dead,
+        remove_stripes_fourier_wavelet,
+        remove_stripes_large,
+        remove_stripes_sorting,
+        remove_stripes_titarenko,
+    )
     from firstlight.calibrate.superpixel import downsample_documented, superpixels
+    from firstlight.calibrate.zingers import remove_zingers
 else:
 
     def __getattr__(name: str) -> Any:
@@ -107,4 +136,5 @@ else:
 
 
 # A function named like its file: bound here for good, or the first import of the file would put the module in its place.
+from firstlight.calibrate.attenuation import attenuation as attenuation  # noqa: E402
 from firstlight.calibrate.register import register as register  # noqa: E402

@@ -213,7 +213,7 @@ def _stack_rows(parts: Sequence[Frame], method: str, sigma: float) -> _Rows:
         used = _clipped(x, good, None if unknown else parts[0].noise, sigma)  # type: ignore[arg-type]
     count = used.sum(axis=-1)
     data = _median(x, used) if method == "median" else np.where(used, x, 0).sum(axis=-1, dtype=np.float64) / count
-    factor = _factors(len(parts), method)[count]
+    factor = factors(len(parts), method)[count]
     std = _scatter(x, used, count, data, factor) if unknown else None
     noise = None if unknown or _alike(parts) else _mixed(parts, used, count, factor)
     return _Rows(data.astype(x.dtype), std, count, flags, noise)
@@ -296,7 +296,7 @@ def _mixed(parts: Sequence[Frame], used: Array, count: Array, factor: Array) -> 
 
 def _thinned(noise: Noise, count: Array, n: int, method: str, shape: tuple[int, ...]) -> Noise:
     """The noise of the mean, its a and b divided by the count: one number where every pixel has all n frames."""
-    factor = _factors(n, method)
+    factor = factors(n, method)
     share: Any = float(factor[n]) if np.all(count == n) else factor[count]
     a, b = ((p if isinstance(share, float) else spread(p, shape)) * share for p in (noise.a, noise.b))
     return Noise(a, b, noise.offset, noise.c, noise.d)
@@ -314,7 +314,7 @@ def _joined(blocks: Sequence[Any]) -> Any:
     return np.concatenate(blocks, axis=-2)
 
 
-def _factors(n: int, method: str) -> Array:
+def factors(n: int, method: str) -> Array:
     """var(mean or median of k) / var(one) for k = 0..n; 0 counts as 1."""
     if method == "median":
         return np.array([1.0] + [_median_factor(k) for k in range(1, n + 1)])

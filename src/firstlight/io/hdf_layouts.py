@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from firstlight.errors import ReadError
 from firstlight.frame import Observation, Unit
-from firstlight.geometry import Scan
+from firstlight.geometry import WHITES_AT, Scan
 
 __all__ = ["Header", "exchange_observation", "exchange_scan", "image_key", "nexus_observation", "nexus_scan", "text", "unit"]
 
@@ -158,13 +158,18 @@ def nexus_scan(path: Path, file: Any, group: Any, keep: Array) -> Scan:
     if not found:
         raise ReadError(f"{path}: an NXtomo without rotation_angle; add the angle of each frame, in degrees")
     angles, how = _radians(path, found[0], n)
-    dropped = int(np.sum(group["image_key"][()] == 3))
+    keys = np.ravel(group["image_key"][()])
+    dropped, before = int(np.sum(keys == 3)), np.cumsum(keys == 0)[keys == 1]
     return Scan(
         angles[keep],
         energy=_positive(file, _paths(file, "incident_energy"), KEV, "kev"),
         distance=_positive(group, ("distance",), {k: v / 1e3 for k, v in MICROMETRE.items()}, None),
         pixel=_pixel(group, ("x_pixel_size",)),
-        extra=(("theta", how), *((("invalid frames left out", dropped),) if dropped else ())),
+        extra=(
+            ("theta", how),
+            *((("invalid frames left out", dropped),) if dropped else ()),
+            *(((WHITES_AT, tuple(before.tolist())),) if before.size else ()),
+        ),
     )
 
 
