@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -96,3 +99,46 @@ def test_what_cannot_be_reconstructed(change, message):
 def test_unknown_names(key, value):
     with pytest.raises(FrameError, match="expected"):
         reconstruct(scan(), **{key: value})
+
+
+@pytest.mark.parametrize("std", [False, True])
+def test_torch_is_the_same_engine(std):
+    frame = scan(noise=0.02, center=np.array([31.0, 30.4, 31.7]))
+    cpu, torch = (reconstruct(frame, device=device, std=std) for device in ("cpu", "torch"))
+    assert np.abs(torch.data - cpu.data).max() <= 1e-5 * np.abs(cpu.data).max()
+    if std:
+        assert np.abs(torch.std - cpu.std).max() <= 1e-5 * cpu.std.max()
+    assert torch.history == cpu.history  # where it ran is not what it is
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"device": "gpu"}, "expected cpu"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"device": "torch", "algorithm": "linerec"}, "take fbp"),
+    ],
+)
+def test_devices_that_cannot_be_had(params, message):
+    with pytest.raises(FrameError, match=message):
+        reconstruct(scan(), **params)
+
+
+def test_the_cpu_path_imports_no_torch():
+    code = """
+import sys
+import numpy as np
+from firstlight.frame import Frame, Unit
+from firstlight.geometry import Scan
+from firstlight.noise import Unmodelled
+from firstlight.restore import reconstruct
+data = np.ones((8, 2, 16), np.float32)
+frame = Frame(data, "AYX", Unit.OPTICAL_DEPTH, Unmodelled("none"), geometry=Scan(np.arange(8) * 0.4, center=7.5))
+for algorithm in ("fbp", "linerec"):
+    reconstruct(frame, algorithm=algorithm)
+print("torch" in sys.modules)
+reconstruct(frame, device="torch")
+print("torch" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "True"]

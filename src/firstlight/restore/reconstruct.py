@@ -33,6 +33,7 @@ def reconstruct(
     size: int | None = None,
     padding: str = "edge",
     std: bool = False,
+    device: str = "cpu",
     workers: int | None = None,
 ) -> Frame:
     """Attenuation (Z, Y, X) [1/mm, float32] of optical depth (A, Y, X); per pixel where the scan states no pixel size.
@@ -42,8 +43,9 @@ def reconstruct(
     one per detector row. size: side of the slices [px], the detector's width by default; the rotation axis lies at
     (size - 1) / 2. padding: "edge" continues projections that the detector cuts, "zero" does not. std: standard error per
     voxel from the noise of the projections (1/N0 of a shared flat makes rings instead and is left out). Angles may be
-    non-uniform or limited; each stands for the half turn nearest to it. Noise becomes Unmodelled: neighbours correlate.
-    Kak and Slaney (1988), chapter 3. Raises FrameError for another unit, no centre, or numbers that are not finite.
+    non-uniform or limited; each stands for the half turn nearest to it. device: cpu, compiled loops; cuda or cuda:0, the same
+    engine on a GPU, equal to 1e-5 of the maximum; torch, that one on the processor. Noise becomes Unmodelled: neighbours
+    correlate. Kak and Slaney (1988), chapter 3. Raises FrameError for another unit, no centre, or numbers that are not finite.
     """
     if algorithm not in ALGORITHMS:
         raise FrameError(f"{STEP}: algorithm {algorithm!r}, expected one of {', '.join(ALGORITHMS)}; iterative ones are steps")
@@ -51,9 +53,14 @@ def reconstruct(
         raise FrameError(f"{STEP}: padding {padding!r}, expected edge or zero")
     scan, data, centers = scan_of(frame, STEP, center)
     side = data.shape[2] if size is None else size
-    engine = _line if algorithm == "linerec" else _gridded
-    slices = engine(data, scan.angles, centers, filter, side, EDGE if padding == "edge" else 0, workers)
-    error = _std(frame, scan, centers, filter, side, workers) if std else None
+    if algorithm == "linerec" and device != "cpu":
+        raise FrameError(f"{STEP}: linerec runs on the cpu only, got device {device!r}; take fbp there")
+    edge = EDGE if padding == "edge" else 0
+    if algorithm == "linerec":
+        slices = _line(data, scan.angles, centers, filter, side, edge, workers)
+    else:
+        slices = _gridded(data, scan.angles, centers, filter, side, edge, workers, device)
+    error = _std(frame, scan, centers, filter, side, workers, device) if std else None
     params = {"algorithm": algorithm, "filter": filter, "size": side, "padding": padding, "std": std}
     return volume(frame, slices, error, STEP, params | {"center": _plain(centers)})
 
@@ -106,26 +113,40 @@ def _plain(centers: Array) -> float | list[float]:
 
 
 @lru_cache(maxsize=2)
-def _geometry(angles: bytes, columns: int, size: int, workers: int | None) -> Any:
+def _geometry(angles: bytes, columns: int, size: int, workers: int | None, device: str) -> tuple[Any, Any]:
+    """The geometry, and the engine that runs it: itself, or its twin on a torch device."""
     from firstlight.operators import Gridding
 
-    return Gridding(np.frombuffer(angles), columns, size=size, workers=workers)
+    grid = Gridding(np.frombuffer(angles), columns, size=size, workers=workers)
+    if device == "cpu":
+        return grid, grid
+    from firstlight.operators.gridding_torch import TorchGridding
+
+    return grid, TorchGridding(grid, device)
 
 
 def _gridded(
-    data: Array, angles: Array, centers: Array, filter: str, size: int, edge: int, workers: int | None, power: int = 1
+    data: Array,
+    angles: Array,
+    centers: Array,
+    filter: str,
+    size: int,
+    edge: int,
+    workers: int | None,
+    device: str = "cpu",
+    power: int = 1,
 ) -> Array:
     """Slices [1/px]; power 2: their variance from that of the projections, through squared weights."""
     from firstlight.operators.ramp import angle_weights, response, squared
 
-    grid = _geometry(angles.tobytes(), data.shape[2], size, workers)
+    grid, engine = _geometry(angles.tobytes(), data.shape[2], size, workers, device)
     gain = response(filter, grid.width) if power == 1 else squared(response(filter, grid.width))
     middle = float(centers.mean())
     waves = grid.phases(middle)
     waves *= gain.astype(np.float32)
     waves *= (angle_weights(angles) ** power).astype(np.float32)[:, None]
     turns = None if np.ptp(centers) == 0 else (centers - middle) / grid.width
-    slices: Array = grid.adjoint(data, waves, turns=turns, edge=min(edge, data.shape[2]))
+    slices: Array = engine.adjoint(data, waves, turns=turns, edge=min(edge, data.shape[2]))
     return slices
 
 
@@ -138,11 +159,11 @@ def _line(data: Array, angles: Array, centers: Array, filter: str, size: int, ed
     return backproject(q, angles, centers, size)
 
 
-def _std(frame: Frame, scan: Scan, centers: Array, filter: str, size: int, workers: int | None) -> Array:
+def _std(frame: Frame, scan: Scan, centers: Array, filter: str, size: int, workers: int | None, device: str) -> Array:
     """Standard error [1/px] from the independent noise of each projection."""
     noise = frame.known_noise(f"{STEP} with std")
     own = Noise(noise.a, noise.b, noise.offset)
     a, b, offset = (spread(p, frame.shape) for p in (own.a, own.b, own.offset))
     var = np.broadcast_to(np.asarray(a * (np.asarray(frame.data) - offset) + b, dtype=np.float32), frame.shape)
-    found = _gridded(var, scan.angles, centers, filter, size, 0, workers, power=2)
+    found = _gridded(var, scan.angles, centers, filter, size, 0, workers, device, power=2)
     return np.sqrt(np.maximum(found, 0, out=found))
