@@ -5,12 +5,13 @@ One row of FORMATS a format. Seeds are stated where numbers are drawn.
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -51,6 +52,16 @@ FORMATS = [
     Format(".dng", ("uint16",), ("YX",), mosaic=True),
     Format(".h5", (*WORDS, *FLOATS), IMAGES),
     Format(".zarr", (*WORDS, *FLOATS), IMAGES),
+]
+OPTIONS = [  # what `create` may be asked for besides, by suffix
+    *((".zarr", {"codec": c, "section": 2}) for c in ("bitshuffle-lz4", "zstd", "gzip", "none")),
+    *((".h5", {"codec": c, "section": 2}) for c in ("bitshuffle-lz4", "lz4", "zstd", "gzip", "none")),
+    (".zarr", {"section": 3, "resume": "key"}),
+    (".h5", {"section": 3, "resume": "key"}),
+    (".tif", {"codec": "none", "resume": "key"}),
+    (".ome.tif", {"resume": "key"}),
+    ("_####.tif", {}),
+    ("_####.tif", {"resume": "key"}),
 ]
 LENGTH = {"T": 2, "C": 3, "Z": 4, "A": 5, "Y": 24, "X": 26}  # a DNG is at least 22 px wide
 
@@ -274,6 +285,61 @@ def test_another_shape_and_type_than_the_model(form: Format, tmp_path: Path) -> 
     with io.create(path, like, shape, dtype=form.dtypes[-1]) as out:
         out.put(Box.whole(shape), data)
     assert same(io.read(path).data, data)
+
+
+options = pytest.mark.parametrize(("suffix", "asked"), OPTIONS, ids=str)
+
+
+def stack(dtype: str) -> Frame:
+    rng = np.random.default_rng(5)
+    data = numbers((5, 24, 26), dtype, Unit.ATTENUATION)
+    flags = rng.choice([0, int(Flag.NO_DATA)], (24, 26)).astype(np.uint8)
+    std, spacing = rng.random(data.shape).astype(np.float32), {"Z": 0.5, "Y": 0.25, "X": 0.25}
+    history = (Record("restore.reconstruct", {"center": 12.25}, {"scan.h5": "00ff"}),)
+    noise = Unmodelled("reconstructed")
+    return Frame(data, "ZYX", Unit.ATTENUATION, noise, std=std, flags=flags, spacing=spacing, history=history)
+
+
+@options
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_volumes_return_with_every_option(suffix: str, asked: dict[str, Any], dtype: str, tmp_path: Path) -> None:
+    frame, path = stack(dtype), tmp_path / f"a{suffix}"
+    with io.create(path, frame, std=True, **asked) as out:
+        for box in reversed(out.sections(asked.get("section", 2))):
+            out.put(box, frame.data[box.slices], frame.std[box.slices])
+    assert_same(io.read(path), frame)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@options
+def test_volumes_from_two_threads_and_abort(suffix: str, asked: dict[str, Any], tmp_path: Path) -> None:
+    frame, path = stack("float32"), tmp_path / f"a{suffix}"
+    out = io.create(path, frame, std=True, **asked)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda b: out.put(b, frame.data[b.slices], frame.std[b.slices]), out.sections(asked.get("section", 2))))
+    out.close()
+    assert_same(io.read(path), frame)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    out = io.create(path, frame, std=True, **asked)
+    out.put(out.sections(1)[0], 0.0, 0.0)
+    out.abort()
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    assert_same(io.read(path), frame)
+
+
+@options
+@pytest.mark.parametrize("bits", [1, 9, 30])
+def test_rounded_volumes_say_so_and_err_by_at_most_half_a_digit(
+    suffix: str, asked: dict[str, Any], bits: int, tmp_path: Path
+) -> None:
+    frame, path = stack("float32").replace(std=None), tmp_path / f"a{suffix}"
+    with io.create(path, frame, bits=bits, **asked) as out:
+        for box in out.sections(asked.get("section", 2)):
+            out.put(box, frame.data[box.slices])
+    back = io.read(path)
+    assert (back.history[-1].step, back.history[-1].params) == ("io.round_bits", {"bits": bits})
+    assert np.max(np.abs(back.data[...] / frame.data - 1)) <= 2.0**-bits
+    assert same(back.data[...], io.round_bits(frame, bits=bits).data)
 
 
 def partly(form: Format, folder: Path) -> io.Writer:

@@ -84,6 +84,8 @@ def test_angles_are_radians_and_say_how_they_were_known(tmp_path, theta, units, 
         ({"units": "grad"}, "'grad'"),
         ({"data": COUNTS[0]}, "theta:y:x"),
         ({"data": np.zeros((N, 6, 20), complex)}, "complex"),
+        ({"theta": np.r_[np.linspace(0, 180, N - 1), np.inf]}, "finite"),
+        ({"theta": np.arange(N - 1.0)}, "7 projections but 6 angles"),
     ],
 )
 def test_scans_that_contradict_themselves_are_refused(tmp_path, changes, match):
@@ -94,6 +96,25 @@ def test_scans_that_contradict_themselves_are_refused(tmp_path, changes, match):
 def test_fields_of_another_size_are_refused(tmp_path):
     with pytest.raises(ReadError, match="differ in size"):
         io.read_set(exchange(tmp_path / "a.h5", white=WHITE[:, :, 1:]))
+
+
+@pytest.mark.parametrize("name", ["white", "dark"])
+def test_fields_without_a_frame_are_refused_by_name(tmp_path, name):
+    with h5py.File(exchange(tmp_path / "a.h5"), "a") as f:
+        del f[f"exchange/data_{name}"]
+        f[f"exchange/data_{name}"] = np.zeros((0, 6, 20), np.uint16)
+    with pytest.raises(ReadError, match=rf"a\.h5: /exchange/data_{name} is \(0, 6, 20\)") as caught:
+        io.read_set(tmp_path / "a.h5")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["white", "dark"])
+def test_missing_fields_are_left_out_and_said_where_asked_for(tmp_path, name):
+    with h5py.File(exchange(tmp_path / "a.h5"), "a") as f:
+        del f[f"exchange/data_{name}"]
+    assert set(io.read_set(tmp_path / "a.h5")) == {"data", "white", "dark"} - {name}
+    with pytest.raises(ReadError, match=f"holds no '{name}'; choose one of its images"):
+        io.read(tmp_path / "a.h5", name)
 
 
 def test_truncated_and_foreign_files_are_refused(tmp_path):
@@ -283,6 +304,68 @@ def test_frames_in_files_pickle_and_read_in_threads(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         parts = list(pool.map(lambda i: frame.data[i], range(N)))
     assert np.array_equal(parts, COUNTS)
+
+
+@pytest.mark.parametrize("chunks", [None, (1, 200, 250), (20, 4, 250)])
+def test_a_section_of_rows_reads_only_these_rows(tmp_path, chunks):
+    """200 MB on paper; what is allocated while 4 rows of all angles are cut out is their own size, twice at most."""
+    import tracemalloc
+
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        if chunks:
+            plan.set_chunk(chunks)
+        space = h5py.h5s.create_simple((2000, 200, 250))
+        h5py.h5d.create(f.create_group("exchange").id, b"data", h5py.h5t.STD_U16LE, space, plan)
+        f["exchange/data"][::500, 5, 7] = [1, 2, 3, 4]
+        f["exchange/theta"] = np.linspace(0, 180, 2000)
+    frame = io.read(tmp_path / "a.h5")
+    assert io.section(frame) == 1  # nothing is compressed
+    box = Box((0, 4, 0), (2000, 8, 250))
+    frame.data[:1, 4:8]
+    tracemalloc.start()
+    part = frame.crop(box)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert part.data[::500, 1, 7].tolist() == [1, 2, 3, 4]
+    assert peak < 2 * part.data.nbytes
+
+
+@pytest.mark.parametrize(("chunks", "rows"), [((1, 6, 20), 6), ((3, 2, 20), 2)])
+def test_the_rows_that_are_decoded_together(tmp_path, chunks, rows):
+    with h5py.File(exchange(tmp_path / "a.h5"), "a") as f:
+        del f["exchange/data"]
+        f.create_dataset("exchange/data", data=COUNTS, chunks=chunks, **hdf5plugin.LZ4())
+    frame = io.read(tmp_path / "a.h5")
+    assert io.section(frame) == rows
+    assert io.section(frame.crop(Box.whole(frame.shape))) == 1
+
+
+def test_scattered_projections_of_an_nxtomo_are_read_in_runs(tmp_path, monkeypatch):
+    keys = [2, 0, 0, 0, 1, 0, 3, 0, 0, 0]
+    data = io.read(nxtomo(tmp_path / "a.nxs", keys)).data
+    kept = np.flatnonzero(np.array(keys) == 0)
+    for key in (slice(None), slice(1, 5), slice(None, None, 2), slice(3, 3), -1, (slice(2, 6), slice(1, 3)), (..., 2)):
+        want = (kept[:, None, None] + np.zeros((1, 4, 5)))[key]
+        assert np.array_equal(data[key], want)
+    read = []
+    real = h5py.Dataset.__getitem__
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda self, key: read.append(key) or real(self, key))
+    data[:, 1:2]
+    assert [k[0] for k in read] == [slice(1, 4), slice(5, 6), slice(7, 10)]
+
+
+def test_info_of_projections_saved(tmp_path):
+    from firstlight.facts import info
+
+    frame = scan_frame(COUNTS.astype(np.float32), noise=Unmodelled("filtered"), history=(Record("a.b"),))
+    facts = info(io.write(frame.replace(unit=Unit.OPTICAL_DEPTH), tmp_path / "a.h5"))
+    assert facts["unit"] == "optical depth"
+    assert facts["history"] == ["a.b"]
+    assert (facts["geometry"]["angles"], facts["geometry"]["center"]) == (N, 9.25)
+    assert facts["geometry"]["span_deg"] == pytest.approx(np.rad2deg(3))
 
 
 def test_the_tooth(data):

@@ -245,6 +245,10 @@ def create(
         )
         partial = Partial(path, key, anew) if codecs else None
         try:
+            if partial and partial.finished:
+                return Writer(
+                    path, _Finished(partial, size[0], getattr(module, "finish", None)), like.axes, size, bits, partial
+                )
             _room(path, prod(size) * (kind.itemsize + 4 * std) - _taken(partial))
             more = {"storage": storage, "partial": partial} if codecs else {}
             output = module.create(path, like, size, kind, std, **more)
@@ -255,6 +259,31 @@ def create(
                 partial.undo()
             raise
         return Writer(path, output, like.axes, size, bits, partial)
+
+
+class _Finished:
+    """An output of which an earlier run wrote everything but the names."""
+
+    def __init__(self, partial: Partial, count: int, finish: Callable[[Partial, int], None] | None) -> None:
+        self._partial, self._count, self._finish = partial, count, finish
+
+    def put(self, box: Box, block: Any, std: Any = None) -> None:
+        """Nothing: it is there."""
+
+    def flush(self, box: Box) -> None:
+        """Nothing: it is there."""
+
+    def close(self) -> None:
+        """Give the files their names."""
+        self._finish(self._partial, self._count) if self._finish else self._partial.commit()
+
+    def keep(self) -> None:
+        """Leave it for another run."""
+        self._partial.keep()
+
+    def abort(self) -> None:
+        """Remove it."""
+        self._partial.abort()
 
 
 def _allowed(path: Path, module: Any, like: Frame) -> None:
@@ -375,16 +404,27 @@ def doubts(frame: Frame) -> list[str]:
 
 
 def sha256(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file, read in blocks; of a folder, of its files' names and contents in sorted order."""
+    """Hexadecimal sha256 of a file, read in blocks; of a folder or of slices, of the files' names and contents in order."""
     path = Path(path)
     total = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        if path.is_dir():
-            total.update(f"{file.relative_to(path).as_posix()}\0".encode())
+    for file, name in _files(path):
+        if name:
+            total.update(f"{name}\0".encode())
         with file.open("rb") as f:
             while block := f.read(1 << 20):
                 total.update(block)
     return total.hexdigest()
+
+
+def _files(path: Path) -> list[tuple[Path, str]]:
+    """The files that a name stands for, each with its name in a folder or stack ("" where it is the file itself)."""
+    if _slices(path):
+        from firstlight.io.slices import names
+
+        return [(p, p.name) for p in names(path)]
+    if path.is_dir():
+        return [(p, p.relative_to(path).as_posix()) for p in sorted(p for p in path.rglob("*") if p.is_file())]
+    return [(path, "")]
 
 
 def blocks(shape: Sequence[int], itemsize: int, limit: int = BLOCK_BYTES) -> Iterator[Box]:

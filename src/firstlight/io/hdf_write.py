@@ -49,7 +49,7 @@ class Writer:
             if scan:
                 _write_exchange(self._file, like, shape)
         except BaseException:
-            self.abort()
+            self._file.close()
             raise
 
     def _describe(self, like: Frame, std: bool) -> None:

@@ -2,6 +2,7 @@
 
     {"key": "9f0c..."}                          once everything but the pixels is laid out
     {"start": [16, 0, 0], "stop": [24, 64, 64]}   after the bytes of that section have reached the disk
+    {"finished": ["a.tif.json"]}                  once all is written: what is left is to give files their names
 
 One JSON line each, appended and synchronised; a line cut by a kill counts for nothing. The file is locked while it is open.
 """
@@ -36,13 +37,15 @@ class Journal:
             self._file.close()
             raise
         self.key: str | None = str(lines[0]["key"]) if lines and "key" in lines[0] else None
-        self.done: set[Box] = {Box(tuple(e["start"]), tuple(e["stop"])) for e in lines[1:]} if self.key else set()
+        entries = lines[1:] if self.key else []
+        self.done: set[Box] = {Box(tuple(e["start"]), tuple(e["stop"])) for e in entries if "start" in e}
+        self.finished: list[str] | None = next((e["finished"] for e in entries if "finished" in e), None)
         self._mutex = Lock()
 
     def begin(self, key: str) -> None:
         """Start anew under `key`."""
         self._file.truncate(0)
-        self.key, self.done = key, set()
+        self.key, self.done, self.finished = key, set(), None
         self._append({"key": key})
 
     def add(self, box: Box) -> None:
@@ -50,6 +53,12 @@ class Journal:
         with self._mutex:
             self._append({"start": box.start, "stop": box.stop})
             self.done.add(box)
+
+    def finish(self, names: list[str]) -> None:
+        """All is written, with companions of these names."""
+        if self.finished is None:
+            self._append({"finished": names})
+            self.finished = names
 
     def _append(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry).encode() + b"\n")

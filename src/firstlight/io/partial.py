@@ -28,15 +28,17 @@ JOURNAL = "journal.jsonl"
 class Partial:
     """A file (or folder) under construction, with its companions; `commit` renames all, the main file last.
 
-    With a `key` it outlives its process: `NAME.partial` of the same key is opened again (`resumed`), one of another key is
-    removed where `anew` says so. Raises WriteError for another key otherwise, or while another process writes it.
+    With a `key` it outlives its process: `NAME.partial` of the same key is opened again (`resumed`, or `finished` where only
+    names are to be given), one of another key is removed where `anew` says so.
+
+    Raises WriteError for another key otherwise, or while another process writes it.
     """
 
     def __init__(self, path: Path, key: str | None = None, anew: bool = False) -> None:
         self.path = path
         self.temp = beside(path)
         self.journal: Journal | None = None
-        self.resumed = False
+        self.resumed = self.finished = False
         self._sides: dict[Path, Path] = {}
         if key is not None:
             self.temp = path.with_name(f"{path.name}.partial") / path.name
@@ -53,11 +55,14 @@ class Partial:
                 f"{self.path}: {folder} holds an unfinished output of another recipe, input or option; "
                 "finish that one, start anew, or remove the folder"
             )
-        self.resumed = there and self.journal.key == key and not anew
-        if not self.resumed:
-            for old in folder.iterdir():
-                if old.name != JOURNAL:
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+        known = self.journal.key == key and not anew
+        self.finished = known and self.journal.finished is not None
+        self.resumed = known and there and not self.finished
+        if self.finished:
+            for name in self.journal.finished or ():
+                self._sides[self.path.with_name(name)] = folder / name
+        elif not self.resumed:
+            _emptied(folder)
 
     def laid_out(self, key: str | None) -> None:
         """Everything but the pixels is there: from now on a run with `key` can go on."""
@@ -86,27 +91,35 @@ class Partial:
             return np.lib.format.open_memmap(self.side("std.npy"), mode="r+")
         return np.lib.format.open_memmap(self.side("std.npy"), mode="w+", dtype=np.float32, shape=shape)
 
-    def commit(self) -> None:
-        """Rename to the final names; companions of an earlier output that this one lacks are removed."""
-        self.commit_sides()
-        if self.temp.is_dir() and self.path.is_dir():
-            shutil.rmtree(self.path)
-        self.temp.replace(self.path)
-        self.clear()
-
-    def commit_sides(self) -> None:
-        """The same for the companions alone."""
+    def commit(self, move: Callable[[], None] | None = None) -> None:
+        """Rename to the final names (the main file by `move`, where it is more than one); of a resumable output, from any state
+        that a kill left. Companions of an earlier output that this one lacks are removed.
+        """
+        if self.journal:
+            self.journal.finish([p.name for p in self._sides])
         for name in ("json", *(f"{m}.npy" for m in describe.MAPS)):
             old = self.path.with_name(f"{self.path.name}.{name}")
             if old not in self._sides:
                 old.unlink(missing_ok=True)
         for final, temp in self._sides.items():
-            temp.replace(final)
+            if temp.exists():
+                temp.replace(final)
+        (move or self._move)()
+        self.clear()
+
+    def _move(self) -> None:
+        if not self.temp.exists():
+            return
+        if self.temp.is_dir() and self.path.is_dir():
+            shutil.rmtree(self.path)
+        self.temp.replace(self.path)
 
     def clear(self) -> None:
-        """Remove the folder of a resumable output and unlock it."""
+        """Remove the folder of a resumable output, its journal last, and unlock it."""
         if self.journal:
-            shutil.rmtree(self.temp.parent, ignore_errors=True)
+            _emptied(self.temp.parent)
+            (self.temp.parent / JOURNAL).unlink(missing_ok=True)
+            self.temp.parent.rmdir()
             self.journal.close()
 
     def keep(self) -> None:
@@ -118,16 +131,25 @@ class Partial:
 
     def undo(self) -> None:
         """After a failure to begin: remove what this run made, leave what an earlier one had."""
-        self.keep() if self.resumed else self.abort()
+        self.keep() if self.resumed or self.finished else self.abort()
 
     def abort(self) -> None:
         """Remove everything written so far."""
-        self.clear()
+        if self.journal:
+            if self.temp.parent.exists():
+                self.clear()
+            return
         for temp in (self.temp, *self._sides.values()):
             if temp.is_dir():
                 shutil.rmtree(temp)
             else:
                 temp.unlink(missing_ok=True)
+
+
+def _emptied(folder: Path) -> None:
+    for old in folder.iterdir():
+        if old.name != JOURNAL:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 class MappedWriter:

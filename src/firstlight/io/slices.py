@@ -119,12 +119,8 @@ class Writer:
             "resolutionunit": "CENTIMETER" if {"X", "Y"} <= set(like.spacing) else "NONE",
             "metadata": None,
         }
-        try:
-            partial.temp.mkdir(exist_ok=True)
-            self._std = partial.describe(like, shape, std)
-        except BaseException:
-            partial.undo()
-            raise
+        partial.temp.mkdir(exist_ok=True)
+        self._std = partial.describe(like, shape, std)
 
     def put(self, box: Box, block: Any, std: Any = None) -> None:
         """Write whole slices, and their standard error where the output has one."""
@@ -151,14 +147,7 @@ class Writer:
 
     def close(self) -> None:
         """Move the slices to their final names; those of an earlier, longer volume are removed."""
-        goal, made = self._partial.path, names(self._partial.temp / self._partial.path.name)
-        for old in {p.name for p in names(goal)} - {p.name for p in made}:
-            (goal.parent / old).unlink()
-        for file in made:
-            file.replace(goal.parent / file.name)
-        self._partial.commit_sides()
-        shutil.rmtree(self._partial.temp, ignore_errors=True)
-        self._partial.clear()
+        finish(self._partial, self._shape[0])
 
     def keep(self) -> None:
         """Leave what was written for another run."""
@@ -167,6 +156,20 @@ class Writer:
     def abort(self) -> None:
         """Remove what was written."""
         self._partial.abort()
+
+
+def finish(partial: Partial, count: int) -> None:
+    """Move `count` slices to their final names; those of an earlier, longer volume are removed."""
+
+    def move() -> None:
+        goal = partial.path
+        for file in names(partial.temp / goal.name) if partial.temp.is_dir() else ():
+            file.replace(goal.parent / file.name)
+        for old in names(goal)[count:]:
+            old.unlink()
+        shutil.rmtree(partial.temp, ignore_errors=True)
+
+    partial.commit(move)
 
 
 def create(

@@ -92,7 +92,9 @@ def rounded(numbers: Any, bits: int) -> NDArray[Any]:
     raw = block.view(word)
     half = word.type((1 << int(drop) - 1) - 1)
     out = (raw + half + ((raw >> drop) & word.type(1))) & ~word.type((1 << int(drop)) - 1)
-    if not np.isfinite(np.sum(block, dtype=block.dtype)):  # a carry would turn the payload of NaN into a number
+    with np.errstate(invalid="ignore", over="ignore"):
+        finite = np.isfinite(np.sum(block))
+    if not finite:  # a carry would turn the payload of NaN into a number
         out = np.where(np.isfinite(block), out, raw)
     return np.asarray(out).view(block.dtype)
 

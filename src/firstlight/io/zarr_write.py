@@ -46,11 +46,7 @@ class Writer:
         ome = set(like.axes) <= set(OME_AXES)
         levels = storage.levels if storage.levels or storage.section else 1
         self._steps = halvings(like.axes, shape, levels) if ome else []
-        try:
-            self._open(shape, dtype, std) if partial.resumed else self._lay_out(like, shape, dtype, std, ome)
-        except BaseException:
-            partial.undo()
-            raise
+        self._open(std) if partial.resumed else self._lay_out(like, shape, dtype, std, ome)
         self.chunks: tuple[int, ...] = self._levels[0].chunks
         self._streamed = self._streams()
 
@@ -72,7 +68,7 @@ class Writer:
         if ome:
             self._group.attrs["ome"] = metadata(like, self._steps)
 
-    def _open(self, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> None:
+    def _open(self, std: bool) -> None:
         import zarr
 
         for torn in self._partial.temp.rglob("*.partial"):  # what a kill left of zarr's own temporary files
