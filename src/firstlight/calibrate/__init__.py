@@ -25,6 +25,7 @@ _NAMES = {
     "gpaganin": "phase",
     "master": "dark_flat",
     "measure_shift": "register",
+    "merge_repeated": "stitch",
     "normalize_air": "normalize",
     "paganin": "phase",
     "plot": "photon_transfer",
@@ -37,6 +38,7 @@ _NAMES = {
     "remove_stripes_titarenko": "stripes",
     "remove_zingers": "zingers",
     "shift_between": "register",
+    "stitch_360": "stitch",
     "subtract_bias": "dark_flat",
     "subtract_dark": "dark_flat",
     "subtract_offset": "detector",
@@ -70,6 +72,7 @@ __all__ = [
     "gpaganin",
     "master",
     "measure_shift",
+    "merge_repeated",
     "normalize_air",
     "paganin",
     "plot",
@@ -82,6 +85,7 @@ __all__ = [
     "remove_stripes_titarenko",
     "remove_zingers",
     "shift_between",
+    "stitch_360",
     "subtract_bias",
     "subtract_dark",
     "subtract_offset",
@@ -126,6 +130,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_na
     from firstlight.calibrate.register import measure_shift, shift_between
     from firstlight.calibrate.scan import transmission
     from firstlight.calibrate.single import transfer_single
+    from firstlight.calibrate.stitch import merge_repeated, stitch_360
     from firstlight.calibrate.stripes import (
         remove_stripes,
         remove_stripes_dead,

@@ -18,11 +18,13 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, median_filter
 
+from firstlight.calibrate.overlap import overlap_center
 from firstlight.calibrate.turn import arc_of, half_turns, resampled
 from firstlight.calibrate.wedge import CLASSES, FINE, Cross, Curves, cross_spectra, curves, roughness, top
 from firstlight.errors import FrameError
 from firstlight.frame import Flag, Frame, Unit
 from firstlight.geometry import Scan
+from firstlight.needs import needs
 
 __all__ = ["CenterResult", "center_of", "find_center"]
 
@@ -74,6 +76,7 @@ class _Search(NamedTuple):
     reach: float = 0.0
 
 
+@needs(copies=4.0, sample=32)
 def find_center(
     frame: Frame,
     *,
@@ -104,10 +107,11 @@ def center_of(
     """The rotation axis [px along X] of a scan (A, Y, X) of minus-log projections over 180 or 360 degrees.
 
     method: "wedge" (the double wedge over many rows), "phase" (correlation of opposite projections), "vo" (Vo's metric on the
-    strongest row, near the wedge's value), "auto" the wedge, and opposite projections where there is a full turn. rows: how
-    many detector rows, spread evenly, or which. guess, width: search within guess +- width [px] only. Non-finite and flagged
-    pixels are filled from their neighbours along X. Raises FrameError for other axes or units, too few angles, a field
-    without an object, or where the axis cannot be told: confidence under 0.2.
+    strongest row, near the wedge's value), "auto": the wedge, or the overlap of opposite projections where the object leaves
+    the field of a full turn (calibrate/overlap.py). rows: how many detector rows, spread evenly, or which. guess, width:
+    search within guess +- width [px] only. Non-finite and flagged pixels are filled from their neighbours along X. Raises
+    FrameError for other axes or units, too few angles, a field without an object, or where the axis cannot be told:
+    confidence under 0.2.
     Vo et al., Opt. Express 22, 19078 (2014); one-shot form: see calibrate/wedge.py.
     """
     scan = _checked(frame, method)
@@ -136,6 +140,10 @@ def center_of(
     if abs(methods["phase"] - estimate.center) < AGREE and _error(estimate) > 1:
         near = _Search(columns, estimate.center, REACH)
         estimate = _borne_out(estimate, _wedge(parts, quiet, near, truncated), methods["phase"])
+    if arc.full:
+        methods["overlap"], error = overlap_center([(row[0], row[1]) for row in sinograms])
+        if truncated:
+            estimate = _Estimate(methods["overlap"], error, 0.0)
     if not truncated:
         methods["centroid"] = _centroid([row[0] for row in sinograms])
     if method == "vo" or (method == "auto" and len(stack) > 1):
@@ -145,11 +153,14 @@ def center_of(
 
 
 def _judged(method: str, estimate: _Estimate, methods: dict[str, float], doubts: list[str], search: _Search) -> CenterResult:
-    chosen = "wedge" if method == "auto" else method
+    best = "overlap" if OUTSIDE in doubts and "overlap" in methods else "wedge"
+    chosen = best if method == "auto" else method
     center = methods[chosen]
     sigma = hypot(_error(estimate), center - estimate.center)
     aside = abs(methods["phase"] - estimate.center)
-    if OUTSIDE in doubts:
+    if best == "overlap":
+        sigma = max(sigma, DISTURBED)
+    elif OUTSIDE in doubts:
         sigma = max(sigma, UNSURE if aside > AGREE else hypot(DISTURBED, aside / 2))
     elif RINGS in doubts:
         sigma = max(sigma, DISTURBED)

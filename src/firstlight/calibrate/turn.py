@@ -43,7 +43,7 @@ class Turn(NamedTuple):
 
 
 def arc_of(angles: Array, what: str) -> Arc:
-    """The angles sorted round the circle, starting behind their largest gap; repeated ones stay, in file order.
+    """The angles sorted round the circle, from behind their largest gap (or from the first); repeated ones stay in file order.
 
     Raises FrameError for fewer than 8 different angles (an angle twice counts once), which is too few for anything here.
     """
@@ -56,7 +56,8 @@ def arc_of(angles: Array, what: str) -> Arc:
     if np.count_nonzero(steps > SAME) < 7:
         raise FrameError(f"{what}: {angles.size} projections at fewer than 8 different angles; give the whole scan")
     step = float(np.median(steps[steps > SAME]))
-    first = int(np.argmax(np.append(steps, 2 * np.pi - turn[-1] + turn[0])) + 1) % turn.size
+    gaps = np.append(steps, 2 * np.pi - turn[-1] + turn[0])
+    first = (int(np.argmax(gaps)) + 1) % turn.size if gaps.max() > 1.5 * step else 0  # all the way round: from the file's first
     turn = np.roll(turn, -first)
     turn = np.where(turn < turn[0] - SAME, turn + 2 * np.pi, turn)
     return Arc(turn - turn[0], np.roll(order, -first), step)
