@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from firstlight import calibrate
+from firstlight import calibrate, io
 from firstlight.box import Box
-from firstlight.calibrate.flats import eigen_flats, groups
+from firstlight.calibrate.flats import eigen_flats, groups, pattern_weights
 from firstlight.errors import FrameError
 from firstlight.frame import Flag, Frame, Observation, Unit
 from firstlight.geometry import WHITES_AT, Scan
@@ -146,6 +146,12 @@ def test_pca_follows_a_pattern_that_moves():
     assert error(done, truth) < 0.1 * error(calibrate.transmission(exact[0], white=exact[1], dark=exact[2]), truth)
 
 
+def test_no_weight_dims_the_projection():
+    """A pattern that is the same everywhere changes the intensity alone: total variation may not choose it."""
+    projection = np.random.default_rng(SEED).uniform(0.5, 1, (30, 70)).astype(np.float32)
+    assert pattern_weights(projection, np.ones((1, 30, 70), np.float32)).tolist() == [0.0]
+
+
 def test_flagged_pixels_of_flats_make_no_pattern():
     (frame, white, dark), truth = pca_scan()
     data, flags = np.array(white.data), np.zeros(white.shape, np.uint8)
@@ -236,3 +242,17 @@ def test_refusals():
             calibrate.transmission(frame, **fields, **params)
     with pytest.raises(FrameError, match="got no exposures"):
         calibrate.transmission(frame, white=white.crop(Box((0, 0, 0), (0, *SHAPE))), dark=dark)
+
+
+def test_tooth(data):
+    """A real scan of two rows: zingers out, transmission by each kind of flat, logarithm; all finite, air near 0."""
+    parts = io.read_set(data / "tomography" / "tooth_aps.h5")
+    frame, white, dark = (calibrate.remove_zingers(parts[k]) for k in ("data", "white", "dark"))
+    depths = []
+    for flats in ("mean", "median", "interpolated", "pca"):
+        done = calibrate.attenuation(calibrate.transmission(frame, white=white, dark=dark, flats=flats))
+        assert np.isfinite(done.data).all()
+        depths.append(np.asarray(done.data))
+        assert 1.9 < depths[-1].max() < 2.0
+        assert abs(np.median(depths[-1][:, :, :20])) < 0.05
+        np.testing.assert_allclose(depths[-1], depths[0], atol=0.02)

@@ -117,6 +117,22 @@ def test_thin_lines_and_what_persists_stay_unless_one_median_alone_rules():
     assert not dull[:, 2:17, 90].any()
 
 
+def test_what_one_median_alone_finds_leaves_no_flags():
+    frame = scan()
+    data = np.array(frame.data)
+    data[:, 4, 20] = 9000
+    assert calibrate.remove_zingers(frame.replace(data=data)).flags is None
+
+
+def test_a_faint_zinger_beside_bright_ones_is_found():
+    """The local scale is robust: five outliers of 2000 standard deviations within its columns do not hide one of 14."""
+    frame = scan((7, 9, 128))
+    data = np.array(frame.data)
+    data[3, 4, 10:110:20] = 60000
+    data[3, 4, 64] = 1420
+    assert np.argwhere(found(calibrate.remove_zingers(frame.replace(data=data))))[:, 2].tolist() == [10, 30, 50, 64, 70, 90]
+
+
 def test_dark_outliers_only_when_asked():
     frame = scan()
     data = np.array(frame.data)

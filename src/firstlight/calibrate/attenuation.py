@@ -20,7 +20,7 @@ STEP = "calibrate.attenuation"
 LEFT_OUT = "the variance was left out by calibrate.attenuation(variance=False)"
 
 
-@needs(halo=0, copies=3.5)
+@needs(halo=0, copies=4.0)
 def attenuation(frame: Frame, *, least: float = 1e-4, variance: bool = True) -> Frame:
     """-log of transmission (..., Y, X) [1]: optical depth [1], float32, the line integral of attenuation.
 

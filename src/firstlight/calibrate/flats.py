@@ -15,7 +15,7 @@ from firstlight.frame import Flag, Frame
 from firstlight.geometry import WHITES_AT, Scan
 from firstlight.noise import Noise, spread
 
-__all__ = ["Field", "eigen_flats", "field", "groups", "pattern_weights", "places"]
+__all__ = ["Field", "combined", "eigen_flats", "field", "groups", "pattern_weights", "places"]
 
 Array = NDArray[Any]
 EDGE = 1.1  # an eigenvalue counts from this multiple of noise's largest on, which fluctuates by some per cent
@@ -157,16 +157,21 @@ def pattern_weights(projection: Array, patterns: Array, steps: int = 3, sweeps: 
     g = g - g.mean(axis=(1, 2), keepdims=True)
     weights = np.zeros(len(g))
     for _ in range(steps):
-        shape = np.maximum(1 + np.tensordot(weights.astype(np.float32), g, 1), 0.1)
+        shape = np.maximum(1 + combined(weights, g), 0.1)
         now = q / shape
         b, a = _gradient(now[None])[0], _gradient(now * g / shape)
         step = np.zeros(len(g))
         soft = 0.01 * float(np.mean(np.abs(b))) + 1e-12
         for _ in range(sweeps):
-            scale = 1 / np.maximum(np.abs(b - step.astype(np.float32) @ a), soft)
-            step = np.linalg.lstsq((a * scale) @ a.T, (a * scale) @ b, rcond=1e-6)[0]
+            pull = a / np.maximum(np.abs(b - combined(step, a)), soft)
+            step = np.linalg.lstsq(np.einsum("kn,ln->kl", pull, a), np.einsum("kn,n->k", pull, b), rcond=1e-6)[0]
         weights += step
     return weights
+
+
+def combined(weights: Array, patterns: Array) -> Array:
+    """The weighted sum of patterns (K, ...). Not by BLAS, whose threads would wait for each other on so few terms."""
+    return np.asarray(np.einsum("k,k...->...", weights.astype(patterns.dtype), patterns))
 
 
 def _binned(x: Array) -> Array:

@@ -16,7 +16,7 @@ from firstlight.calibrate.detector import (
     offset_removed,
     without_black,
 )
-from firstlight.calibrate.flats import Field, eigen_flats, field, groups, pattern_weights, places
+from firstlight.calibrate.flats import Field, combined, eigen_flats, field, groups, pattern_weights, places
 from firstlight.errors import FrameError
 from firstlight.frame import Flag, Frame, Record, Unit
 from firstlight.needs import needs
@@ -33,7 +33,7 @@ def _rows_beyond(frame: Frame, *, flats: Flats = "mean", **_: Any) -> int:
     return frame.shape[-2] if flats == "pca" else 0
 
 
-@needs(halo=_rows_beyond, copies=2.5)
+@needs(halo=_rows_beyond, copies=3.0)
 def transmission(
     frame: Frame,
     *,
@@ -162,7 +162,7 @@ def _divide_patterns(stack: Array, found: _Flats, dark: Array, bad: Array, out: 
         not_finite += flat
         shown = np.where(bad | ~np.isfinite(out[a]), 1, out[a]) if flat or bad.any() else out[a]
         weights = pattern_weights(shown.astype(np.float32), patterns)
-        out[a] /= 1 + np.tensordot(weights.astype(out.dtype), patterns, 1)
+        out[a] /= 1 + combined(weights, patterns)
     return not_finite
 
 

@@ -29,7 +29,7 @@ def _rows_beyond(frame: Frame, *, size: int = 3, along: Along = "both", **_: Any
     return 0 if along == "angle" else size // 2
 
 
-@needs(halo=_rows_beyond, copies=3.0)
+@needs(halo=_rows_beyond, copies=4.0)
 def remove_zingers(
     frame: Frame, *, size: int = 3, threshold: float = 6.0, along: Along = "both", both_signs: bool = False
 ) -> Frame:
@@ -55,6 +55,7 @@ def remove_zingers(
     done, bits, found = _run(frame, stack, *rule)
     lost = None
     if found < 0:  # NaN somewhere
+        del done, bits  # their memory before the next
         stack, lost = filled(stack, STEP)
         done, bits, found = _run(frame, stack, *rule)
         bits |= lost
