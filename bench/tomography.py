@@ -28,69 +28,7 @@ from firstlight.operators.ramp import angle_weights, response
 
 Array = NDArray[Any]
 
-PEERS = r"""
-import os, sys, time, warnings, numpy as np
-warnings.filterwarnings("ignore")
-folder, n, which = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-sino, theta = np.load(folder + "/sino.npy"), np.load(folder + "/theta.npy")  # (A, N)
-def cpu():
-    t = os.times(); return t.user + t.system + t.children_user + t.children_system
-def waves(pad):
-    m = np.arange(-pad // 2, pad // 2)
-    z = np.fft.fftshift(np.fft.fft(np.pad(sino.astype(float), ((0, 0), (0, pad - n))), axis=1), axes=1)
-    k = np.minimum(np.arange(pad), pad - np.arange(pad)); h = np.zeros(pad); h[0] = .25; h[k % 2 == 1] = -1 / (np.pi * k[k % 2 == 1]) ** 2
-    ramp = np.fft.fftshift(np.fft.fft(h).real)
-    ph = np.exp(2j * np.pi * m * ((n - 1) / 2 + .5 * (np.cos(theta) + np.sin(theta)))[:, None] / pad)
-    return m, z, ramp, ph
-if which == "algotom":
-    import algotom.rec.reconstruction as rec
-    f = lambda: rec.fbp_reconstruction(sino, (n - 1) / 2, angles=theta, ratio=1.0, filter_name=None, apply_log=False, gpu=False, ncore=1)
-elif which == "astra":
-    import astra
-    vol = astra.create_vol_geom(n, n); geo = astra.create_proj_geom("parallel", 1.0, n, theta)
-    proj = astra.create_projector("linear", geo, vol)
-    def f():
-        s = astra.data2d.create("-sino", geo, sino); r = astra.data2d.create("-vol", vol)
-        c = astra.astra_dict("FBP"); c["ProjectorId"] = proj; c["ProjectionDataId"] = s; c["ReconstructionDataId"] = r; c["option"] = {"FilterType": "Ram-Lak"}
-        a = astra.algorithm.create(c); astra.algorithm.run(a); out = astra.data2d.get(r); astra.algorithm.delete(a); astra.data2d.delete([s, r]); return out
-elif which == "scikit-image":
-    from skimage.transform import iradon
-    f = lambda: iradon(sino.T, theta=np.rad2deg(theta), filter_name="ramp", circle=True)
-elif which in ("finufft", "ducc0"):
-    # the same sums as a type 1 transform: filtered samples of the spectrum at their places to an image, pairs of slices
-    pad = 2 * n
-    def f():
-        m, z, ramp, ph = waves(pad)
-        c = (z * ramp * ph * (np.pi / len(theta)) / pad).astype(np.complex64)
-        fx = (2 * np.pi * m[None] / pad * np.cos(theta)[:, None]); fy = (2 * np.pi * m[None] / pad * np.sin(theta)[:, None])
-        return c, fx, fy
-    c, fx, fy = f()
-    pair = (c * (1 + 1j)).astype(np.complex64).ravel()
-    x, y = fx.ravel().astype(np.float32), fy.ravel().astype(np.float32)
-    if which == "finufft":
-        import finufft
-        plan = finufft.Plan(1, (n, n), eps=1e-4, isign=1, dtype="complex64", nthreads=1, upsampfac=1.25)
-        plan.setpts(y, x)
-        def transform(): return plan.execute(pair)
-    else:
-        import ducc0
-        at = np.stack([y, x], 1).astype(np.float32)
-        def transform(): return ducc0.nufft.nu2u(points=pair, coord=at, forward=False, epsilon=1e-4, nthreads=1, out=np.empty((n, n), np.complex64), periodicity=2 * np.pi, fft_order=False)
-    import scipy.fft
-    rows = np.zeros((len(theta), pad), np.complex64)
-    def f():
-        rows[:, :n].real = sino; rows[:, :n].imag = sino; rows[:, n:] = 0
-        scipy.fft.fft(rows, axis=1, overwrite_x=True)
-        return transform()
-f()
-best = 1e9
-for _ in range(3):
-    t = cpu(); out = f(); best = min(best, cpu() - t)
-if which in ("finufft", "ducc0"):
-    best /= 2; out = out.real
-np.save(folder + "/" + which + ".npy", np.asarray(out, np.float32))
-print(best * 1e3)
-"""
+SCRIPT = Path(__file__).with_name("tomography_peers.py")
 
 
 def ours(sino: Array, theta: Array, slices: int, filter: str = "ramp") -> tuple[Array, float]:
@@ -119,9 +57,9 @@ def floor(angles: int, columns: int) -> float:
     return best * 1e3
 
 
-def peer(python: str, folder: str, n: int, which: str) -> tuple[Array, float] | None:
+def peer(python: str, folder: str, which: str) -> tuple[Array, float] | None:
     env = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    done = subprocess.run([python, "-c", PEERS, folder, str(n), which], capture_output=True, text=True, env=env, check=False)
+    done = subprocess.run([python, str(SCRIPT), folder, which], capture_output=True, text=True, env=env, check=False)
     if done.returncode:
         print(f"  {which}: not run ({done.stderr.strip().splitlines()[-1][:100] if done.stderr.strip() else 'no message'})")
         return None
@@ -162,7 +100,7 @@ def table(python: str | None, sizes: list[int], slices: int) -> None:
             np.save(Path(folder) / "theta.npy", theta)
             names = ("algotom", "astra", "scikit-image") if n <= 512 else ()
             for which in (*names, "finufft", "ducc0"):
-                found = peer(python, folder, n, which)
+                found = peer(python, folder, which)
                 if found is not None:
                     print(
                         f"{n:5d} {which:>14s} {found[1]:9.2f} {found[1] / cost:10.1f} {aligned(found[0], truth):8.4f}",
