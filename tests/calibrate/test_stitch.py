@@ -57,6 +57,16 @@ def test_any_order_of_angles_and_an_axis_between_columns(angles: np.ndarray) -> 
     assert np.std(done.data[..., :n] - expected[..., :n]) < 0.015 * expected.max()
 
 
+@pytest.mark.parametrize(("center", "falls"), [(120.0, -1), (29.0, 1), (100.3, -1)])
+def test_the_overlap_is_blended_without_a_step(center: float, falls: int) -> None:
+    """The first half turn all 1, the second all 0: what is left is the weight, 1 to 0 across the overlap."""
+    data = np.where(np.arange(360) < 180, 1.0, 0.0)[:, None, None] * np.ones((360, 1, 150))
+    weight = stitch_360(frame(data, FULL, center)).data[90, 0]
+    assert {float(weight[0]), float(weight[-1])} == {0.0, 1.0}
+    assert (falls * np.diff(weight) >= 0).all()
+    assert np.abs(np.diff(weight)).max() < 0.06
+
+
 def test_sections_equal_the_whole() -> None:
     data = np.random.default_rng(SEED).normal(size=(360, 6, 60))
     whole = frame(data, FULL, 41.3)
