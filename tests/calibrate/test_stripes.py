@@ -256,7 +256,7 @@ def test_a_row_without_any_data_is_flagged(method):
     assert not (done.flags[:, 0] & Flag.NO_DATA).any()
 
 
-def test_a_bad_column_is_interpolated_and_the_rim_of_an_object_is_not():
+def test_a_bad_column_is_interpolated_and_no_other():
     data, truth = striped("dead", np.random.default_rng(SEED))
     done = step("_dead")(scan(data))
     for y in range(ROWS):
@@ -292,6 +292,7 @@ def test_the_noise_law_goes_along(method):
     assert abs(np.mean(z[:, 1:] * z[:, :-1])) < 0.04
     if method in ("_titarenko", "_large", "_fourier_wavelet", ""):
         assert done.std[0] == pytest.approx(np.full(WIDTH, 0.1), rel=0.02)
+        assert np.broadcast_to(done.noise.a, (1, 1, WIDTH))[0, 0] == pytest.approx(np.full(WIDTH, 1 / photons), rel=0.02)
 
 
 def test_unknown_noise_stays_unknown():
@@ -368,3 +369,8 @@ def test_the_tooths_rings(data, method, least):
 
     assert rings(done.data) < rings(tooth.data) / least, rings(tooth.data) / rings(done.data)
     assert rms(done.data - tooth.data) < 0.02
+
+
+def test_the_tooths_rim_is_no_defect(data):
+    frames = io.read_set(data / "tomography/tooth_aps.h5")
+    assert step("_dead")(calibrate.transmission(frames["data"], white=frames["white"], dark=frames["dark"])).flags is None
