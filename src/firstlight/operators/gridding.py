@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -67,10 +68,10 @@ class Gridding:
         self.side = grid_side(field, filtered)
         full = kernel(field, self.side, filtered)
         shift = field // 2 - self.size // 2
-        self._table = full.table
+        self._table = full.table.ravel()
         self._correction = np.ascontiguousarray(full.correction[shift : shift + self.size])
         self._cos, self._sin = np.cos(self.angles), np.sin(self.angles)
-        self._pairs = pairs
+        self._pairs, self._most = pairs, self.angles.size
         self._workers = workers or len(os.sched_getaffinity(0))
         self._spare: dict[int, SimpleQueue[_Work]] = {}
 
@@ -78,6 +79,12 @@ class Gridding:
         """Memory [bytes] of one thread's workspace."""
         pairs = self._pairs if pairs is None else pairs
         return 8 * pairs * ((self.side + 2 * PAD) ** 2 + max(1, CHUNK // (8 * self.width * pairs)) * self.width)
+
+    def subset(self, angles: slice) -> Gridding:
+        """The same geometry with part of its angles; it shares the tables and the workspaces."""
+        part = copy(self)
+        part.angles, part._cos, part._sin = self.angles[angles], self._cos[angles], self._sin[angles]
+        return part
 
     def phases(self, center: float, nyquist: float = 0.5) -> Array:
         """exp(2 pi i m (center + d (cos t + sin t)) / width) over width, (A, width / 2 + 1): the response of the adjoint.
@@ -165,7 +172,7 @@ class Gridding:
     def _borrow(self, pairs: int) -> _Work:
         with suppress(Empty):
             return self._spare.setdefault(pairs, SimpleQueue()).get_nowait()
-        chunk = max(1, min(self.angles.size, CHUNK // (8 * self.width * pairs)))
+        chunk = max(1, min(self._most, CHUNK // (8 * self.width * pairs)))
         side = self.side + 2 * PAD
         return _Work(_aligned((chunk, self.width, pairs)), _aligned((side, side, pairs)))
 

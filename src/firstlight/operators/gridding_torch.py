@@ -142,16 +142,15 @@ class TorchGridding:
     def _taps(self) -> tuple[Tensor, Tensor]:
         """Cells (samples, 16) and weights of each sample's taps; positions in double precision, as in the compiled loops."""
         grid, axis = self.grid, torch.arange(WIDTH, device=self.device)
-        table = torch.from_numpy(grid._table).to(self.device)
+        table = torch.from_numpy(grid._table).view(-1, WIDTH).to(self.device)
         m = torch.arange(grid.width // 2 + 1, device=self.device, dtype=torch.float64)
         cells, weights = [], []
         for unit in (grid._sin, grid._cos):
             step = torch.from_numpy(unit * grid.side / grid.width).to(self.device)
             at = (step[:, None] * m).reshape(-1) + grid.side
-            first = at.floor().long() - 1
-            offset = (at - first).float() * OVER
-            weights.append(table[(offset[:, None] - OVER * axis.float()).abs().long()])
-            cells.append((first[:, None] + axis + grid.side // 2) % grid.side)
+            below = at.floor().long()
+            weights.append(table[((at - below) * OVER + 0.5).long()])
+            cells.append((below[:, None] - 1 + axis + grid.side // 2) % grid.side)
         flat = (cells[0][:, :, None] * grid.side + cells[1][:, None, :]).int()
         return flat.reshape(-1), (weights[0][:, :, None] * weights[1][:, None, :]).reshape(-1)
 

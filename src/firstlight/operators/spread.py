@@ -1,8 +1,8 @@
 """Loops of the gridding: pairs of slices as complex numbers, a batch of pairs innermost, one cell of the grid a cache line.
 
 Arrays are real views of complex64: z (angles, 2 * batch * M) is the spectrum of a chunk of projections, grid a flat array of
-(side + 2 * PAD)^2 cells. A sample at frequency m and its mirror at -m share their weights. Constant inner lengths let the
-compiler use whole vectors, so there is one compiled loop per batch.
+(side + 2 * PAD)^2 cells. A sample at frequency m and its mirror at -m have the same weights, reversed. The vectors' lengths are
+constants, so there is one compiled loop per batch.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from numba import float32, intp, uintp
 
 from firstlight.operators.kernel import OVER
+from firstlight.operators.vectors import collect, deposit
 
 __all__ = ["BATCHES", "PAD", "crop", "embed", "gather", "pack", "recentre", "spread", "unpack"]
 
 PAD = 3  # cells beyond the grid on each side, folded back: the kernel never wraps in the inner loop
 BATCHES = (1, 2, 4, 8)
-ONE = float32(OVER)
 LARGEST = np.finfo(np.float32).max
 options: dict[str, Any] = {"fastmath": True, "nogil": True, "cache": True, "error_model": "numpy"}
 
@@ -32,42 +32,47 @@ def pack(p: Any, first: int, edge: int, z: Any) -> Any:
     Padded by the means of `edge` columns at either end, faded into each other halfway round; by zeros where edge is 0.
     """
     n, width, lanes = z.shape
-    slices, columns = p.shape[1], p.shape[2]
+    slices, columns = uintp(p.shape[1]), uintp(p.shape[2])
+    gap = uintp(width) - columns
+    t = np.arange(intp(gap)) / gap
+    fade = np.where(t < 0.25, 1, np.where(t > 0.75, 0, 0.5 + 0.5 * np.cos(2 * np.pi * (t - 0.25)))).astype(np.float32)
+    fade[0], fade[gap - uintp(1)] = 1, 0
+    left, right = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
     bad = 0
-    for a in range(n):
-        for x0 in range(0, columns, 16):
-            x1 = min(x0 + 16, columns)
+    for i in range(n):
+        a, row = uintp(i), uintp(first + i)
+        for x0 in range(uintp(0), columns, uintp(16)):
+            x1 = min(x0 + uintp(16), columns)
             for b in range(slices):
                 for x in range(x0, x1):
-                    v = p[first + a, b, x]
+                    v = p[row, b, x]
                     bad += not abs(v) <= LARGEST  # NaN too
                     z[a, x, b] = v
             for x in range(x0, x1):
-                for b in range(slices, lanes):
+                for b in range(slices, uintp(lanes)):
                     z[a, x, b] = 0
-        for b in range(lanes):
-            left, right = float32(0), float32(0)
-            for x in range(edge):
-                left += z[a, x, b] / float32(edge)
-                right += z[a, columns - 1 - x, b] / float32(edge)
-            z[a, columns, b], z[a, width - 1, b] = right, left
-        gap = width - columns
-        for x in range(columns + 1, width - 1):
-            t = (x - columns) / gap
-            w = float32(1 if t < 0.25 else 0 if t > 0.75 else 0.5 + 0.5 * np.cos(2 * np.pi * (t - 0.25)))
-            for b in range(lanes):
-                z[a, x, b] = w * z[a, columns, b] + (1 - w) * z[a, width - 1, b] if edge else float32(0)
+        left[:] = 0
+        right[:] = 0
+        for x in range(uintp(edge)):
+            for b in range(uintp(lanes)):
+                left[b] += z[a, x, b] / float32(edge)
+                right[b] += z[a, columns - uintp(1) - x, b] / float32(edge)
+        for x in range(gap):
+            for b in range(uintp(lanes)):
+                z[a, columns + x, b] = fade[x] * right[b] + (1 - fade[x]) * left[b]
     return bad == 0
 
 
 @nb.njit(**options)  # type: ignore[untyped-decorator]
 def unpack(z: Any, first: int, p: Any) -> None:
     """The first N samples of z (a, M, 2 * batch) into rows p (A, S, N) from `first` on."""
-    for a in range(z.shape[0]):
-        for x0 in range(0, p.shape[2], 16):
-            for b in range(p.shape[1]):
-                for x in range(x0, min(x0 + 16, p.shape[2])):
-                    p[first + a, b, x] = z[a, x, b]
+    slices, columns = uintp(p.shape[1]), uintp(p.shape[2])
+    for i in range(z.shape[0]):
+        a, row = uintp(i), uintp(first + i)
+        for x0 in range(uintp(0), columns, uintp(16)):
+            for b in range(slices):
+                for x in range(x0, min(x0 + uintp(16), columns)):
+                    p[row, b, x] = z[a, x, b]
 
 
 @nb.njit(**options)  # type: ignore[untyped-decorator]
@@ -98,8 +103,6 @@ def _spread(batch: int) -> Callable[..., None]:
         width = z.shape[1] // lanes
         half = width // 2
         stride, cell = uintp((side + 2 * PAD) * lanes), uintp(lanes)
-        s, q = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
-        wx, wy = np.empty(4, np.float32), np.empty(4, np.float32)
         middle = side // 2 + PAD
         for a in range(z.shape[0]):
             dx, dy = cos[a] * side / width, sin[a] * side / width
@@ -107,35 +110,15 @@ def _spread(batch: int) -> Callable[..., None]:
             for m in range(half + 1):
                 r, i = response[a, uintp(m)].real, response[a, uintp(m)].imag
                 px, py = dx * m + middle, dy * m + middle
-                ix, iy = intp(px) - 1, intp(py) - 1
-                fx, fy = float32(px - ix) * ONE, float32(py - iy) * ONE
-                for k in range(4):
-                    wx[k] = table[uintp(abs(fx - ONE * float32(k)))]
-                    wy[k] = table[uintp(abs(fy - ONE * float32(k)))]
+                ix, iy = intp(px), intp(py)
+                jx, jy = uintp((px - ix) * OVER + 0.5), uintp((py - iy) * OVER + 0.5)
                 up, down = uintp(m * lanes), uintp((width - m) * lanes)
                 if m == 0:
                     down, r, i = up, r * float32(0.5), i * float32(0.5)
-                for b in range(batch):
-                    re, im = line[up + uintp(2 * b)], line[up + uintp(2 * b + 1)]
-                    s[2 * b], s[2 * b + 1] = re * r - im * i, re * i + im * r
-                    re, im = line[down + uintp(2 * b)], line[down + uintp(2 * b + 1)]
-                    q[2 * b], q[2 * b + 1] = re * r + im * i, im * r - re * i
-                o = uintp(iy) * stride + uintp(ix) * cell
-                p = uintp(2 * middle - iy) * stride + uintp(2 * middle - ix - 3) * cell
-                for k in range(4):
-                    w0, w1, w2, w3 = wy[k] * wx[0], wy[k] * wx[1], wy[k] * wx[2], wy[k] * wx[3]
-                    for b in range(lanes):
-                        grid[o + uintp(b)] += w0 * s[b]
-                        grid[o + uintp(lanes + b)] += w1 * s[b]
-                        grid[o + uintp(2 * lanes + b)] += w2 * s[b]
-                        grid[o + uintp(3 * lanes + b)] += w3 * s[b]
-                    for b in range(lanes):
-                        grid[p + uintp(b)] += w3 * q[b]
-                        grid[p + uintp(lanes + b)] += w2 * q[b]
-                        grid[p + uintp(2 * lanes + b)] += w1 * q[b]
-                        grid[p + uintp(3 * lanes + b)] += w0 * q[b]
-                    o += stride
-                    p -= stride
+                o = uintp(iy - 1) * stride + uintp(ix - 1) * cell
+                p = uintp(2 * middle - iy - 2) * stride + uintp(2 * middle - ix - 2) * cell
+                deposit(grid, o, stride, line, up, r, i, table, jx, jy, lanes)
+                deposit(grid, p, stride, line, down, r, -i, table, uintp(OVER) - jx, uintp(OVER) - jy, lanes)
 
     return loop  # type: ignore[no-any-return]
 
@@ -148,8 +131,7 @@ def _gather(batch: int) -> Callable[..., None]:
         width = z.shape[1] // lanes
         half = width // 2
         stride, cell = uintp((side + 2 * PAD) * lanes), uintp(lanes)
-        s, q = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
-        wx, wy = np.empty(4, np.float32), np.empty(4, np.float32)
+        other = np.empty(lanes, np.float32)
         middle = side // 2 + PAD
         for a in range(z.shape[0]):
             dx, dy = cos[a] * side / width, sin[a] * side / width
@@ -157,42 +139,19 @@ def _gather(batch: int) -> Callable[..., None]:
             for m in range(half + 1):
                 r, i = response[a, uintp(m)].real, -response[a, uintp(m)].imag
                 px, py = dx * m + middle, dy * m + middle
-                ix, iy = intp(px) - 1, intp(py) - 1
-                fx, fy = float32(px - ix) * ONE, float32(py - iy) * ONE
-                for k in range(4):
-                    wx[k] = table[uintp(abs(fx - ONE * float32(k)))]
-                    wy[k] = table[uintp(abs(fy - ONE * float32(k)))]
-                s[:] = 0
-                q[:] = 0
-                o = uintp(iy) * stride + uintp(ix) * cell
-                p = uintp(2 * middle - iy) * stride + uintp(2 * middle - ix - 3) * cell
-                for k in range(4):
-                    w0, w1, w2, w3 = wy[k] * wx[0], wy[k] * wx[1], wy[k] * wx[2], wy[k] * wx[3]
-                    for b in range(lanes):
-                        s[b] += w0 * grid[o + uintp(b)] + w1 * grid[o + uintp(lanes + b)]
-                        s[b] += w2 * grid[o + uintp(2 * lanes + b)] + w3 * grid[o + uintp(3 * lanes + b)]
-                    for b in range(lanes):
-                        q[b] += w3 * grid[p + uintp(b)] + w2 * grid[p + uintp(lanes + b)]
-                        q[b] += w1 * grid[p + uintp(2 * lanes + b)] + w0 * grid[p + uintp(3 * lanes + b)]
-                    o += stride
-                    p -= stride
+                ix, iy = intp(px), intp(py)
+                jx, jy = uintp((px - ix) * OVER + 0.5), uintp((py - iy) * OVER + 0.5)
+                kx, ky = uintp(OVER) - jx, uintp(OVER) - jy
                 up, down = uintp(m * lanes), uintp((width - m) * lanes)
-                if m == 0:
-                    for b in range(batch):
-                        line[uintp(2 * b)] = s[2 * b] * r - s[2 * b + 1] * i
-                        line[uintp(2 * b + 1)] = s[2 * b] * i + s[2 * b + 1] * r
+                o = uintp(iy - 1) * stride + uintp(ix - 1) * cell
+                p = uintp(2 * middle - iy - 2) * stride + uintp(2 * middle - ix - 2) * cell
+                collect(grid, o, stride, line, up, r, i, table, jx, jy, lanes)
+                if 0 < m < half:
+                    collect(grid, p, stride, line, down, r, -i, table, kx, ky, lanes)
                 elif m == half:  # both ends of the spectrum fall on one sample
-                    for b in range(batch):
-                        re, im = s[2 * b], s[2 * b + 1]
-                        rq, iq = q[2 * b], q[2 * b + 1]
-                        line[up + uintp(2 * b)] = re * r - im * i + rq * r + iq * i
-                        line[up + uintp(2 * b + 1)] = re * i + im * r - rq * i + iq * r
-                else:
-                    for b in range(batch):
-                        re, im = s[2 * b], s[2 * b + 1]
-                        line[up + uintp(2 * b)], line[up + uintp(2 * b + 1)] = re * r - im * i, re * i + im * r
-                        re, im = q[2 * b], q[2 * b + 1]
-                        line[down + uintp(2 * b)], line[down + uintp(2 * b + 1)] = re * r + im * i, im * r - re * i
+                    collect(grid, p, stride, other, uintp(0), r, -i, table, kx, ky, lanes)
+                    for b in range(lanes):
+                        line[up + uintp(b)] += other[b]
 
     return loop  # type: ignore[no-any-return]
 
@@ -207,26 +166,29 @@ def crop(rows: Any, correction: Any, first: int, start: int, images: Any) -> Non
 
     start: the grid's index of the first column; correction (n,) for both axes.
     """
-    slices, n = images.shape[0], images.shape[2]
-    side = rows.shape[1]
-    for y in range(rows.shape[0]):
-        row = correction[first + y]
-        for x0 in range(0, n, 16):
-            x1 = min(x0 + 16, n)
+    slices, n, side = uintp(images.shape[0]), uintp(images.shape[2]), uintp(rows.shape[1])
+    turn = side - uintp(start)  # the first column of the image beyond the grid's last
+    for i in range(rows.shape[0]):
+        y, at = uintp(i), uintp(first + i)
+        weights = correction[at] * correction
+        for x0 in range(uintp(0), n, uintp(16)):
             for b in range(slices):
-                for x in range(x0, x1):
-                    images[b, first + y, x] = rows[y, (start + x) % side, b] * (row * correction[x])
+                for x in range(x0, min(x0 + uintp(16), n)):
+                    column = x - turn if x >= turn else uintp(start) + x
+                    images[b, at, x] = rows[y, column, b] * weights[x]
 
 
 @nb.njit(**options)  # type: ignore[untyped-decorator]
 def embed(images: Any, correction: Any, first: int, start: int, rows: Any) -> None:
     """The adjoint of `crop`: rows `first`.. of images (S, n, n) into rows (R, side, lanes) of an empty grid."""
-    slices, n = images.shape[0], images.shape[2]
-    side = rows.shape[1]
-    for y in range(rows.shape[0]):
+    slices, n, side = uintp(images.shape[0]), uintp(images.shape[2]), uintp(rows.shape[1])
+    turn = side - uintp(start)
+    for i in range(rows.shape[0]):
+        y, at = uintp(i), uintp(first + i)
         rows[y] = 0
-        row = correction[first + y]
-        for x0 in range(0, n, 16):
+        weights = correction[at] * correction
+        for x0 in range(uintp(0), n, uintp(16)):
             for b in range(slices):
-                for x in range(x0, min(x0 + 16, n)):
-                    rows[y, (start + x) % side, b] = images[b, first + y, x] * (row * correction[x])
+                for x in range(x0, min(x0 + uintp(16), n)):
+                    column = x - turn if x >= turn else uintp(start) + x
+                    rows[y, column, b] = images[b, at, x] * weights[x]
