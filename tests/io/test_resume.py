@@ -156,6 +156,38 @@ def test_another_recipe_or_option_is_refused_or_starts_anew(name, changes, tmp_p
     out.abort()
 
 
+@pytest.mark.parametrize(
+    ("name", "moves"), [("a.zarr", 0), ("a.h5", 0), *((n, k) for n in ("a.tif", "a_####.tif") for k in (0, 1, 2))]
+)
+def test_an_output_whose_files_lack_their_names_only_gets_them(name, moves, tmp_path, monkeypatch):
+    """The kill falls between two renames of the end: nothing is computed again."""
+    frame, out = volume(), begin(tmp_path / name)
+    put(out, frame, out.sections(8))
+    real, left = Path.replace, [moves]
+
+    def replace(self, target):
+        if Path(target).parent == tmp_path:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        out.close()
+    monkeypatch.undo()
+    again = begin(tmp_path / name)
+    assert len(again.done) == 3
+    again.leave()
+    last = begin(tmp_path / name)
+    assert len(last.done) == 3
+    last.close()
+    back = io.read(tmp_path / name)
+    assert np.array_equal(back.data[...], frame.data)
+    assert np.array_equal(back.std[...], frame.std)
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_a_key_changes_with_recipe_geometry_and_input(tmp_path):
     file = tmp_path / "in.h5"
     file.write_bytes(b"one")

@@ -16,7 +16,7 @@ import numpy as np
 from firstlight.box import Box
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Frame
-from firstlight.io import PACKED
+from firstlight.io.formats import PACKED
 from firstlight.io.partial import Partial, companions
 
 __all__ = ["ContiguousWriter", "described_axes", "mapped", "opened", "refuse_ext", "refuse_packed"]

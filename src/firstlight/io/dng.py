@@ -23,8 +23,9 @@ from firstlight.box import Box
 from firstlight.errors import FrameError, ReadError, WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.geometry import Mosaic
-from firstlight.io import blocks, describe
+from firstlight.io import describe
 from firstlight.io.partial import Partial
+from firstlight.io.storage import blocks
 from firstlight.noise import CELL, Noise
 
 __all__ = ["Writer", "create", "restored"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from firstlight.errors import ReadError
-from firstlight.io import PACKED
+from firstlight.io.formats import PACKED
 
 __all__ = ["Hdu", "layout", "unpacked"]
 

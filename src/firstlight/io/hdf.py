@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Frame, Observation, Unit
 from firstlight.geometry import Scan
-from firstlight.io import BLOCK_BYTES, describe, hdf_layouts
+from firstlight.io import describe, hdf_layouts
 from firstlight.io.lazy import Lazy
 from firstlight.io.npy import PLAIN_AXES
 from firstlight.io.partial import Partial
-from firstlight.io.storage import Storage
+from firstlight.io.storage import BLOCK_BYTES, Storage
 from firstlight.io.writer import Format
 from firstlight.noise import Unmodelled
 

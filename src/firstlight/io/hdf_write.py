@@ -16,10 +16,10 @@ import numpy as np
 from firstlight.box import Box
 from firstlight.frame import Frame, Unit
 from firstlight.geometry import Scan
-from firstlight.io import blocks, describe, hdf_layouts
+from firstlight.io import describe, hdf_layouts
 from firstlight.io.hdf import FIELDS, OURS, opened
 from firstlight.io.partial import Partial
-from firstlight.io.storage import Storage, along, chunk_shape, section_chunks
+from firstlight.io.storage import Storage, along, blocks, chunk_shape, section_chunks
 
 __all__ = ["SectionsWriter", "Writer"]
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Frame, Observation, Unit
-from firstlight.io import dv, kind
+from firstlight.io import dv
 from firstlight.io.contiguous import ContiguousWriter, described_axes, mapped, opened, refuse_ext, refuse_packed
+from firstlight.io.formats import kind
 from firstlight.io.partial import read_described
 from firstlight.noise import Unmodelled
 

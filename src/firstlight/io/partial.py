@@ -66,7 +66,7 @@ class Partial:
 
     def laid_out(self, key: str | None) -> None:
         """Everything but the pixels is there: from now on a run with `key` can go on."""
-        if self.journal and key is not None and not self.resumed:
+        if self.journal and key is not None and not (self.resumed or self.finished):
             self.journal.begin(key)
 
     def side(self, name: str) -> Path:
@@ -214,7 +214,7 @@ def _reserve(path: Path) -> None:
 
 def save_map(path: Path, part: Any) -> None:
     """A map as a .npy file, block by block, so that one on disk never stands in memory."""
-    from firstlight.io import blocks
+    from firstlight.io.storage import blocks
 
     if not part.shape or 0 in part.shape:
         with path.open("wb") as f:

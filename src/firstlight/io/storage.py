@@ -6,8 +6,9 @@ other axis. Chunks are cut so that no two sections share one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -17,8 +18,21 @@ from numpy.typing import NDArray
 from firstlight.box import Box
 from firstlight.errors import WriteError
 
-__all__ = ["CODECS", "Storage", "along", "chunk_shape", "ends", "pieces", "rounded", "section_chunks", "whole_section"]
+__all__ = [
+    "BLOCK_BYTES",
+    "CODECS",
+    "Storage",
+    "along",
+    "blocks",
+    "chunk_shape",
+    "ends",
+    "pieces",
+    "rounded",
+    "section_chunks",
+    "whole_section",
+]
 
+BLOCK_BYTES = 64 << 20
 CODECS = ("bitshuffle-lz4", "zstd", "gzip", "none")
 DEPTH = 8  # slices a chunk: one slice costs the reading of eight, a cut across them an eighth of the volume's chunks
 
@@ -109,3 +123,21 @@ def pieces(shape: Sequence[int], axis: int, step: int) -> list[Box]:
         return Box(tuple(start), tuple(stop))
 
     return [at(i) for i in range(0, shape[axis], step)] if prod(shape) else []
+
+
+def blocks(shape: Sequence[int], itemsize: int, limit: int = BLOCK_BYTES) -> Iterator[Box]:
+    """Boxes that partition an array in C order, each of at most `limit` bytes where a row allows it."""
+    whole = tuple(shape)
+    axis, room = len(whole), max(1, limit // max(1, itemsize))
+    inner = 1
+    while axis > 0 and inner * whole[axis - 1] <= room:
+        axis -= 1
+        inner *= whole[axis]
+    if axis == 0:
+        yield Box.whole(whole)
+        return
+    step = max(1, room // max(1, inner))
+    for lead in product(*(range(n) for n in whole[: axis - 1])):
+        for start in range(0, whole[axis - 1], step):
+            stop = min(whole[axis - 1], start + step)
+            yield Box((*lead, start, *(0,) * (len(whole) - axis)), (*(i + 1 for i in lead), stop, *whole[axis:]))

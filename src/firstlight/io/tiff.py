@@ -22,8 +22,8 @@ import numpy as np
 from firstlight.errors import ReadError
 from firstlight.frame import Frame, Observation, Unit
 from firstlight.geometry import Mosaic
-from firstlight.io import PACKED
 from firstlight.io.contiguous import described_axes, mapped, opened
+from firstlight.io.formats import PACKED
 from firstlight.io.lazy import Lazy
 from firstlight.io.ome import imagej_spacing, ome_facts
 from firstlight.io.partial import read_described

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Frame, Observation, Unit
-from firstlight.io import BLOCK_BYTES, describe
+from firstlight.io import describe
 from firstlight.io.lazy import Lazy
 from firstlight.io.npy import PLAIN_AXES
 from firstlight.io.partial import Partial
 from firstlight.io.pyramid import OME_AXES
-from firstlight.io.storage import CODECS, Storage
+from firstlight.io.storage import BLOCK_BYTES, CODECS, Storage
 from firstlight.io.writer import Format
 from firstlight.noise import Unmodelled
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from firstlight.box import Box
 from firstlight.frame import Frame
-from firstlight.io import blocks, describe
+from firstlight.io import describe
 from firstlight.io.partial import Partial
 from firstlight.io.pyramid import OME_AXES, halved, halvings, metadata
-from firstlight.io.storage import Storage, along, chunk_shape, ends, pieces, section_chunks, whole_section
+from firstlight.io.storage import Storage, along, blocks, chunk_shape, ends, pieces, section_chunks, whole_section
 
 __all__ = ["Writer"]
 
