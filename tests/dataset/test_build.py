@@ -270,6 +270,21 @@ def test_a_folder_of_somebody_elses_tiles_is_left_alone(root, tmp_path):
     with pytest.raises(WriteError, match="no firstlight run wrote"):
         made(root, tmp_path / "o")
     assert theirs.read_bytes() == b"x"
+    map_ = tmp_path / "maps" / "noise_maps" / "a.npy"
+    map_.parent.mkdir(parents=True)
+    map_.write_bytes(b"x")
+    with pytest.raises(WriteError, match="no firstlight run wrote"):
+        made(root, tmp_path / "maps")
+    assert map_.read_bytes() == b"x"
+    download = tmp_path / "other" / ".film.part.2"
+    download.parent.mkdir()
+    download.write_bytes(b"x")
+    made(root, tmp_path / "other", max_files=1)
+    assert download.read_bytes() == b"x"
+    with pytest.raises(FrameError, match="a folder of the tile set's own"):
+        made(tmp_path / "other" / "npy_tiles", tmp_path / "other")
+    with pytest.raises(ReadError, match="is a tile set"):
+        made(tmp_path / "other", tmp_path / "more")
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot be made"):
         made(root, tmp_path / "file")
@@ -283,6 +298,17 @@ def test_bad_options(root, tmp_path):
         made(tmp_path / "nowhere", tmp_path / "o")
     with pytest.raises(ReadError, match="expected at least 1"):
         made(root, tmp_path / "o", max_files=0)
+
+
+def test_a_detector_file_that_changes_is_another_option(tree, tmp_path):
+    tree.hla(tmp_path / "root", pairs=1, shape=(256, 256))
+    given = tmp_path / "d.json"
+    given.write_text('{"gain": 1, "read_noise": 3}')
+    made(tmp_path / "root", tmp_path / "o", detector=str(given))
+    assert made(tmp_path / "root", tmp_path / "o", detector=str(given)).kept == 2
+    given.write_text('{"gain": 1, "read_noise": 4}')
+    with pytest.raises(FrameError, match=r"was built with detector .*d\.json \("):
+        made(tmp_path / "root", tmp_path / "o", detector=str(given))
 
 
 def test_max_files_can_grow_and_not_shrink(root, tmp_path):

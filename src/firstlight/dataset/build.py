@@ -10,78 +10,34 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from firstlight import io
+from firstlight import domains, io
+from firstlight.dataset import layout
 from firstlight.dataset.checked import Proofs
 from firstlight.dataset.cut import cut, save
-from firstlight.dataset.journal import Journal, files_of, locked, write_set
+from firstlight.dataset.journal import Journal, files_of, locked
+from firstlight.dataset.metadata import METADATA, domain_file, write_rows
+from firstlight.dataset.options import Choice, check_apart, check_choices, check_known, chosen, noted
 from firstlight.dataset.pair import Candidate, pair
-from firstlight.dataset.prepare import CAMERAS, PROFILES, SONY, TILE, each, grid_of
+from firstlight.dataset.prepare import CAMERAS, SONY, TILE, each, grid_of
 from firstlight.dataset.rows import Pair, Source
-from firstlight.dataset.scan import scan
-from firstlight.dataset.split import RULES, assign
+from firstlight.dataset.scan import Manifest, check_max_files, scan
+from firstlight.dataset.split import assign
+from firstlight.dataset.summary import Summary
 from firstlight.domains import Layout
-from firstlight.errors import FirstlightError, FrameError, WriteError
+from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
 from firstlight.frame import Frame
 
-__all__ = ["STORES", "Summary", "build", "plan"]
+__all__ = ["build", "plan"]
 
 Tick = Callable[[int, int, str], None]
-Choice = str | Mapping[str, str] | None
-STORES = ("npy", "pack")
 SAVE_EVERY = 2  # a domain's metadata are saved each time its finished sources have grown by this factor, so that the cost of
 # saving stays in proportion to the work
+MOVED = "the split was {!r} and is {!r} now: tiles have moved between train and test, so what was trained on them must be anew"
 RAW = frozenset({".arw", ".dng", ".nef", ".cr2", ".cr3", ".raf"})
-
-
-@dataclass
-class Summary:
-    """What a run has done: tiles of the set by domain and data_type, sources made, kept from before, removed, left out.
-
-    unreadable: {"path", "cause"} of what could not be used, sorted; notes: warnings, each once.
-    """
-
-    out: str
-    profile: str
-    split: str
-    tiles: int = 0
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    splits: dict[str, int] = field(default_factory=dict)
-    made: int = 0
-    kept: int = 0
-    removed: int = 0
-    left_out: int = 0
-    pairs: int = 0
-    proved: int = 0
-    unreadable: list[dict[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """True where nothing was unreadable."""
-        return not self.unreadable
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON object."""
-        return asdict(self) | {"ok": self.ok}
-
-    def text(self) -> str:
-        """The summary in lines, unreadable files with their causes last."""
-        lines = [f"{self.out}: {self.tiles} tiles, profile {self.profile}, split {self.split}"]
-        for domain, kinds in self.counts.items():
-            lines.append(f"  {domain}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()))
-        lines.append("  " + ", ".join(f"{n} {name}" for name, n in self.splits.items()) if self.splits else "  no tiles")
-        lines.append(
-            f"  sources: {self.made} made, {self.kept} kept from before, {self.removed} removed, {self.left_out} left out"
-        )
-        lines.append(f"  pairs: {self.pairs}, {self.proved} of them proved")
-        lines += [f"  note: {note}" for note in self.notes]
-        lines += [f"  cannot be used: {bad['path']}: {bad['cause']}" for bad in self.unreadable]
-        return "\n".join(lines)
 
 
 class _Stopped(Exception):
@@ -94,7 +50,7 @@ def build(
     *,
     layouts: str | Path | Iterable[Layout] | None = None,
     profile: str = "physical",
-    split: str = "scene",
+    split: str | None = None,
     max_files: int | None = None,
     workers: int = 1,
     store: str = "npy",
@@ -105,27 +61,35 @@ def build(
 ) -> Summary:
     """The tile set of `root` in `out`, float32 .npy and metadata; goes on where an earlier run of the same rule stopped.
 
-    max_files: so many per domain. pairs: None to find and prove them, () for none; a documented profile tiles paired sources
-    alone, one to one. detector, unit: as `intake.load`, one for all or {layout or domain: text}, for profile physical.
-    store "pack": packs in the files' place. The output is the same for any number of `workers` (threads), but for
-    processing_timestamp. Raises ReadError for a bad root or mapping, FrameError for bad options or where OUT was built with
-    others, WriteError where OUT cannot be written or another run is at it. A file that cannot be used is listed.
+    split: None for that of the profile, "documented" or "scene". max_files: so many per domain. pairs: None to find and prove
+    them, () for none; a documented profile tiles paired sources alone, one to one. detector, unit: as `intake.load`, one for
+    all or {layout or domain: text}, for profile physical. store "pack": packs in the files' place. The output is the same for
+    any number of `workers` (threads), but for processing_timestamp. Raises ReadError for a bad root or mapping or where no
+    image is found, FrameError for bad options or where OUT was built with others, WriteError where OUT cannot be written or
+    another run is at it. A file that cannot be used is listed.
     """
     root, out = Path(root), Path(out)
-    _check(profile, split, store, workers)
-    summary = Summary(str(out), profile, split)
     reading = "physical" if profile == "physical" else "documented"
+    split = split or ("scene" if reading == "physical" else "documented")
+    check_known(profile, split, store, workers)
+    check_apart(root, out)
+    check_max_files(max_files)
+    own = layout.load(layouts) if isinstance(layouts, str | Path) else tuple(layouts or ())
+    check_choices(detector, unit, {*domains.names(), *(row.name for row in layout.rows(own, profile=reading))})
+    summary = Summary(str(out), profile, split)
     with locked(out) as journal, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
-        found = scan(root, layouts=layouts, max_files=max_files, profile=reading, tick=tick)
-        journal.agree({"profile": profile, "tile": TILE, "store": store, "detector": _noted(detector), "unit": _noted(unit)})
+        found = scan(root, layouts=own, max_files=max_files, profile=reading, tick=tick)
+        _say(found, root, summary)
+        made_with = {"profile": profile, "tile": TILE, "store": store, "detector": noted(detector), "unit": noted(unit)}
+        if before := journal.agree(made_with, {"split": split}):
+            warnings.warn(MOVED.format(before["split"], split), UserWarning, stacklevel=2)
         proofs = None
         if pairs is None and reading == "physical":
             proofs = Proofs(root, found.sources, journal.pairs)
         elif pairs is None:
             pairs = pair(root, found.sources, profile=reading)
         job = _Job(root, out, journal, summary, found.sources, tuple(pairs or ()), store, proofs)
-        summary.unreadable = [{"path": p, "cause": c} for p, c in found.unreadable]
         job.assign(assign(found.sources, split))
         job.clean(max_files)
         try:
@@ -141,26 +105,20 @@ def build(
     return summary
 
 
-def _check(profile: str, split: str, store: str, workers: int) -> None:
-    for name, got, known in (
-        ("profile", profile, PROFILES),
-        ("split", split, tuple(RULES)),
-        ("store", store, STORES),
-    ):
-        if got not in known:
-            raise FrameError(f"tiles: unknown {name} {got!r}, expected one of {', '.join(known)}")
-    if workers < 1:
-        raise FrameError(f"tiles: {workers} workers, expected at least 1")
-
-
-def _noted(choice: Choice) -> Any:
-    return dict(choice) if isinstance(choice, Mapping) else choice
-
-
-def _chosen(choice: Choice, source: Source) -> str | None:
-    if isinstance(choice, Mapping):
-        return choice.get(source.layout, choice.get(source.domain))
-    return choice
+def _say(found: Manifest, root: Path, summary: Summary) -> None:
+    """Note what the scan could not use; raises ReadError where it found no image at all, before anything is removed."""
+    for name in ("unreadable", "unmatched", "doubts"):
+        setattr(summary, name, [{"path": p, "cause": c} for p, c in getattr(found, name)])
+    if not found.sources:
+        aside = ", ".join(
+            f"{len(some)} {what} (the first: {some[0][0]}: {some[0][1]})"
+            for some, what in ((found.unreadable, "cannot be read"), (found.unmatched, "have names that no layout knows"))
+            if some
+        )
+        raise ReadError(
+            f"{root}: no image to make tiles of" + (f"; {aside}" if aside else ", it holds no files") + "; expected SID/, "
+            "microscopy/ or astronomy/ in it, or a mapping of your own names (--mapping FILE, docs/mapping.md)"
+        )
 
 
 class _Job:
@@ -265,7 +223,7 @@ class _Job:
         ready = sum(s.domain == domain and p in self.finished for p, s in self.sources.items())
         now = (ready, len(self.pairs), len(self.summary.unreadable))
         if self._saved[domain] != now:
-            write_set(self.out, self._head(), self._rows(domain), domain)
+            write_rows(domain_file(self.out, domain), self._head(), self._rows(domain))
             self._saved[domain] = now
 
     def _head(self) -> dict[str, Any]:
@@ -292,12 +250,12 @@ class _Job:
         """Write every metadata file of the finished sources, the set's own last, and count its tiles."""
         domains = sorted({self.sources[p].domain for p in self.finished})
         for old in self.out.glob("metadata_*_incremental.json"):
-            if old.name not in {f"metadata_{d}_incremental.json" for d in domains}:
+            if old not in {domain_file(self.out, d) for d in domains}:
                 old.unlink()
         for domain in domains:
             self._save(domain)
         self.summary.unreadable.sort(key=lambda b: b["path"])
-        write_set(self.out, self._head(), self._counted())
+        write_rows(self.out / METADATA, self._head(), self._counted())
 
     def _counted(self) -> Iterator[dict[str, Any]]:
         kinds: dict[str, Counter[str]] = {}
@@ -366,7 +324,7 @@ def _work(job: _Job, sources: list[Source], pairs: list[Candidate], *, detector:
     left = list(pairs)
     for source in sources:
         try:
-            _one(job, source, read, detector=_chosen(detector, source), unit=_chosen(unit, source))
+            _one(job, source, read, detector=chosen(detector, source), unit=chosen(unit, source))
         except WriteError:
             raise
         except FirstlightError as error:

@@ -19,7 +19,7 @@ from firstlight.errors import FirstlightError, ReadError
 from firstlight.io.describe import MAPS
 from firstlight.io.peek import Facts, peek
 
-__all__ = ["Manifest", "read_manifest", "scan", "write_manifest"]
+__all__ = ["Manifest", "check_max_files", "images_below", "read_manifest", "scan", "walk", "write_manifest"]
 
 Tick = Callable[[int, int, str], None]
 OURS = ("comprehensive_tiles_metadata.json", ".firstlight")  # a folder that holds one of these is an output of ours
@@ -83,16 +83,29 @@ def scan(
     links are followed once. A file's exposure is its header's; the name's where the header is silent. Raises ReadError where
     `root` is no folder or the mapping is none; whatever is wrong with a file is listed.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise ReadError(f"{root}: is no folder, expected the one that holds the images")
-    if max_files is not None and max_files < 1:
-        raise ReadError(f"max_files {max_files}, expected at least 1 file per domain")
+    root = images_below(root)
+    check_max_files(max_files)
     paths, shut = walk(root)
     lists = _Lists(unreadable=shut)
     found = _fewer(_matched(paths, layout.rows(layouts, profile=profile), lists), max_files)
     sources = list(_inspected(root, found, lists, tick))
     return Manifest(tuple(sources), *(tuple(sorted(getattr(lists, k))) for k in _LISTS))
+
+
+def images_below(root: str | Path) -> Path:
+    """The folder to scan; raises ReadError where it is none, cannot be entered, or is a tile set of ours."""
+    root = Path(root)
+    if not root.is_dir():
+        raise ReadError(f"{root}: is no folder, expected the one that holds the images")
+    if any((root / name).exists() for name in OURS):
+        raise ReadError(f"{root}: is a tile set, expected the folder that holds the images")
+    return root
+
+
+def check_max_files(max_files: int | None) -> None:
+    """Raises ReadError for a number below 1."""
+    if max_files is not None and max_files < 1:
+        raise ReadError(f"max_files {max_files}, expected at least 1 file per domain")
 
 
 def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
