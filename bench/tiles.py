@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstlight import dataset, io
-from firstlight.dataset.journal import write_set
+from firstlight.dataset.metadata import METADATA, domain_file, write_rows
 from firstlight.dataset.store import TileFiles
 from firstlight.dataset.verify import verify
 from firstlight.frame import Frame, Observation, Unit
@@ -102,7 +102,7 @@ def floor(root: Path, out: Path, tiles: list[Array], per_file: int) -> None:
 def bench_build(work: Path, rounds: int) -> None:
     root, out = tree(work), work / "out"
     summary = built(root, out)
-    rows = json.loads((out / "comprehensive_tiles_metadata.json").read_text())["tiles"]
+    rows = json.loads((out / METADATA).read_text())["tiles"]
     tiles = [np.load(out / row["npy_path"]) for row in rows[:8]]
     size = summary.tiles * tiles[0].nbytes / 1e6
     jobs = {
@@ -189,7 +189,7 @@ def bench_rows(work: Path, rounds: int) -> None:
     out = work / "rows"
     root = tree(work, 2)
     built(root, work / "one")
-    seed = json.loads((work / "one" / "comprehensive_tiles_metadata.json").read_text())
+    seed = json.loads((work / "one" / METADATA).read_text())
     rows, names = [], dict[str, Path]()
     for n in range(ROWS // 2):
         for row in (r for r in seed["tiles"] if r["tile_id"].endswith("_0000")):
@@ -205,9 +205,9 @@ def bench_rows(work: Path, rounds: int) -> None:
             else:
                 os.link(names[kind], out / path)
     head = {k: v for k, v in seed.items() if k != "tiles"} | {"pairs": [], "unreadable": []}
-    write_set(out, head, iter(rows))
-    write_set(out, head, iter(rows), "photography")
-    size = (out / "comprehensive_tiles_metadata.json").stat().st_size / 1e6
+    write_rows(out / METADATA, head, rows)
+    write_rows(domain_file(out, "photography"), head, rows)
+    size = (out / METADATA).stat().st_size / 1e6
     load = min(cpu(lambda: dataset.read_metadata(out)) for _ in range(rounds))
     print(f"rows: {len(rows)} rows, {size:.0f} MB: load {load:.1f} CPU s", end="", flush=True)
     seconds = cpu(lambda: verify(out, sample=64, content=64, pairs=0))

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from firstlight.dataset.audit import Audit, Tick, audit_set
 from firstlight.dataset.listing import by_cause, few
+from firstlight.dataset.metadata import domain_file, is_inside, metadata_file, row_lines
 from firstlight.dataset.rows import TileRow
 from firstlight.dataset.store import Store, TileFiles, open_set
-from firstlight.errors import FirstlightError
+from firstlight.errors import FirstlightError, FrameError
 from firstlight.scaling import Scaling
 
 __all__ = ["Check", "Checks", "verify"]
@@ -119,7 +120,7 @@ def verify(
     schema = _schema(rows)
     checks = [schema]
     if schema.ok:
-        checks += [*_names(rows), *_files(rows, store, folder), _domains(rows, folder, store)]
+        checks += [*_names(rows), *_files(rows, store, folder), _domains(rows, metadata_file(out), store)]
         checks += [*_values(rows, store, sample), _electrons(rows), *_rules(rows, split, profile)]
     bad = tuple((str(u.get("path")), str(u.get("cause"))) for u in meta.get("unreadable", ()))
     checks.append(_check("inputs", [p for p, _ in bad], "every input could be read", "{n} inputs could not be read"))
@@ -166,7 +167,7 @@ def _names(rows: Rows) -> list[Check]:
     """Tile ids, paths and places are unique, and paths are relative and stay inside."""
     ids, paths = _column(rows, "tile_id"), _column(rows, "npy_path")
     places = [(str(r["tile_id"]).rpartition("_tile_")[0], r["data_type"], r["image_y"], r["image_x"]) for r in rows]
-    outside = [str(p) for p in paths if not _inside(p)]
+    outside = [str(p) for p in paths if not is_inside(p)]
     return [
         _check("tile_id", _twice(ids), "tile ids are unique", "{n} tile ids are used twice"),
         _check("npy_path", _twice(paths), "each row has a tile of its own", "{n} tiles have two rows"),
@@ -179,10 +180,6 @@ def _twice(values: Sequence[Any]) -> list[str]:
     if len(set(values)) == len(values):
         return []
     return [str(v) for v, n in Counter(values).items() if n > 1]
-
-
-def _inside(path: Any) -> bool:
-    return isinstance(path, str) and path[:1] not in ("", "/", "\\") and path[1:2] != ":" and ".." not in path.split("/")
 
 
 def _files(rows: Rows, store: Store, folder: Path) -> list[Check]:
@@ -261,21 +258,24 @@ def _parsed(head: bytes) -> tuple[tuple[int, ...], str, int] | None:
     return (shape, dtype.str, file.tell() + int(np.prod(shape)) * dtype.itemsize) if not order else None
 
 
-def _domains(rows: Rows, folder: Path, store: Store) -> Check:
-    """The metadata of each domain hold that domain's rows."""
+def _domains(rows: Rows, file: Path, store: Store) -> Check:
+    """The metadata of each domain hold that domain's rows, as `file` has them."""
     if not isinstance(store, TileFiles):
         return Check("incremental", True, "packs hold all metadata")
-    by_domain: dict[str, list[Any]] = {}
-    for row in rows:
-        by_domain.setdefault(str(row["domain"]), []).append(row)
-    bad = []
+    by_domain: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        by_domain.setdefault(str(row["domain"]), []).append(i)
+    lines, bad = row_lines(file), []
     for domain, own in sorted(by_domain.items()):
-        path = folder / f"metadata_{domain}_incremental.json"
         try:
-            if json.loads(path.read_bytes())["tiles"] != own:
+            path = domain_file(file.parent, domain)
+            same = len(lines) == len(rows) and row_lines(path) == [lines[i] for i in own]
+            if not same and json.loads(path.read_bytes())["tiles"] != [rows[i] for i in own]:
                 bad.append(f"{path.name} (other rows)")
         except OSError as error:
             bad.append(f"{path.name} ({error.strerror})")
+        except FrameError as error:
+            bad.append(f"{domain} ({error})")
         except (ValueError, KeyError, TypeError):
             bad.append(f"{path.name} (no metadata)")
     return _check("incremental", bad, "the metadata of each domain agree", "{n} metadata files disagree")

@@ -6,12 +6,13 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from firstlight.dataset.metadata import is_inside
 from firstlight.errors import FrameError, WriteError
 
 __all__ = ["copy_maps", "new_folder", "save_tile"]
@@ -58,6 +59,6 @@ def copy_maps(rows: Iterable[Mapping[str, Any]], source: Path, dest: Path) -> No
 
 
 def _inside(folder: Path, name: str) -> Path:
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    if not is_inside(name):
         raise FrameError(f"tiles: {name!r} leads out of the set's folder; expected a path relative to its JSON")
     return folder / name
