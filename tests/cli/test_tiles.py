@@ -116,7 +116,7 @@ def test_a_root_without_images_removes_nothing(root, tmp_path, capsys):
     (tmp_path / "empty" / "a.png").write_bytes(b"")
     code, _, err = run(capsys, tmp_path / "empty", tmp_path / "o", *GIVEN)
     assert code == 2
-    assert "1 have names that no layout knows (the first: a.png" in err
+    assert "no image to make tiles of (a.png: no layout knows this name)" in err
     assert sorted((tmp_path / "o").rglob("*.npy")) == tiles
 
 

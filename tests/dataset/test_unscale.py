@@ -106,6 +106,16 @@ def test_nothing_is_left_of_a_set_that_fails(tmp_path):
     assert sorted(p.name for p in dest.iterdir()) == ["mine"]
 
 
+def test_what_a_killed_run_left_is_said_and_progress_is_shown(tmp_path):
+    out, dest, seen = tmp_path / "out", tmp_path / "electrons", []
+    made.tile_set(out, domains=("microscopy",))
+    (tmp_path / ".1.part.electrons").mkdir()
+    with pytest.warns(UserWarning, match=r"\.1\.part\.electrons: left by a run that was killed"):
+        unscale_set(out, dest, tick=lambda i, n, what: seen.append((i, n)))
+    assert seen == [(i, 24) for i in range(24)]
+    assert (tmp_path / ".1.part.electrons").is_dir()
+
+
 def test_names_cannot_lead_out_of_the_folder(tmp_path):
     out = tmp_path / "out"
     meta = made.tile_set(out, domains=("microscopy",))

@@ -1,4 +1,4 @@
-"""The commands of tile sets: `firstlight tiles build | verify | audit | unscale`; bare `tiles ROOT OUT` is build."""
+"""The commands of tile sets: `firstlight tiles build | verify | audit | unscale | page`; bare `tiles ROOT OUT` is build."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from firstlight.terminal import emit, progress
 
 __all__ = ["tiles"]
 
-tiles = App(name="tiles", help="Training tiles from folders of raw files: build, verify, audit, unscale.")
+tiles = App(name="tiles", help="Training tiles from folders of raw files: build, verify, audit, unscale, page.")
 
 Count = Annotated[int | None, Parameter(negative="")]
 Choices = Annotated[list[str] | None, Parameter(negative="")]
@@ -157,7 +157,8 @@ def unscale(out: Path, dest: Path, *, json: Json = False) -> int:
     """
     from firstlight import dataset
 
-    done = dataset.unscale_set(out, dest)
+    with progress(json) as tick:
+        done = dataset.unscale_set(out, dest, tick=tick)
     emit(done, json, lambda: f"{dest}: {done['tiles']} tiles in electrons")
     return 0
 

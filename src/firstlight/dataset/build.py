@@ -19,6 +19,7 @@ from firstlight.dataset import layout
 from firstlight.dataset.checked import Proofs
 from firstlight.dataset.cut import cut, save
 from firstlight.dataset.journal import Journal, files_of, locked
+from firstlight.dataset.listing import by_cause, few
 from firstlight.dataset.metadata import METADATA, domain_file, write_rows
 from firstlight.dataset.options import Choice, check_apart, check_choices, check_known, chosen, noted
 from firstlight.dataset.pair import Candidate, pair
@@ -110,13 +111,11 @@ def _say(found: Manifest, root: Path, summary: Summary) -> None:
     for name in ("unreadable", "unmatched", "doubts"):
         setattr(summary, name, [{"path": p, "cause": c} for p, c in getattr(found, name)])
     if not found.sources:
-        aside = ", ".join(
-            f"{len(some)} {what} (the first: {some[0][0]}: {some[0][1]})"
-            for some, what in ((found.unreadable, "cannot be read"), (found.unmatched, "have names that no layout knows"))
-            if some
-        )
+        aside = [f"{few(paths, 1)}: {cause}" for cause, paths in by_cause([*found.unreadable, *found.unmatched])]
         raise ReadError(
-            f"{root}: no image to make tiles of" + (f"; {aside}" if aside else ", it holds no files") + "; expected SID/, "
+            f"{root}: no image to make tiles of"
+            + (f" ({'; '.join(aside[:3])})" if aside else ", it holds no files")
+            + "; expected SID/, "
             "microscopy/ or astronomy/ in it, or a mapping of your own names (--mapping FILE, docs/mapping.md)"
         )
 

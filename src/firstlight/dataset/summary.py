@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from firstlight.dataset.listing import by_cause, few
 
 __all__ = ["Summary"]
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # a file's name may hold a line's end, or what moves a terminal's cursor
 
 
 @dataclass
@@ -59,7 +62,7 @@ class Summary:
         lines += [f"  not used, {_files(paths)}: {cause}: {few(paths)}" for cause, paths in _grouped(self.unmatched)]
         for cause, paths in _grouped(self.unreadable):
             lines += [f"  cannot be used, {_files(paths)}: {cause}", *(f"    {path}" for path in paths)]
-        return "\n".join(lines)
+        return "\n".join(CONTROL.sub("?", line) for line in lines)
 
 
 def _grouped(found: list[dict[str, str]]) -> list[tuple[str, list[str]]]:

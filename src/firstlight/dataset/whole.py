@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ def new_folder(dest: str | Path) -> Iterator[Path]:
     try:
         if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
             raise WriteError(f"{dest}: exists and is not empty; choose another folder")
+        for left in dest.parent.glob(f".*.part.{escape(dest.name)}"):
+            warnings.warn(f"{left}: left by a run that was killed, or that is still at it; remove it if none is", stacklevel=3)
         temp.mkdir(parents=True)
         yield temp
         temp.replace(dest)
