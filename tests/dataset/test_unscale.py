@@ -55,7 +55,14 @@ def test_rows_of_every_kind_and_rows_without_a_scale(tmp_path):
     tile = np.load(tmp_path / meta["tiles"][0]["npy_path"])
     row = made.row("astronomy", "s", "noisy", "train", 0, np.zeros((2, 2)))
     np.testing.assert_array_equal(unscale(tile, row), unscale(tile, meta["tiles"][0]))
-    for bad, said in (({}, "fixed_scale"), ({"fixed_scale": None}, "fixed_scale"), ({"fixed_scale": 0.0}, "positive")):
+    for bad, said in (
+        ({}, "fixed_scale"),
+        ({"fixed_scale": None}, "fixed_scale"),
+        ({"fixed_scale": 0.0}, "positive"),
+        ({"fixed_scale": float("nan")}, "nan"),
+        ({"fixed_scale": "large", "tile_id": "t7"}, "t7 has fixed_scale 'large'"),
+        ({"fixed_scale": 1.0, "fixed_offset": [1]}, r"fixed_offset \[1\]"),
+    ):
         with pytest.raises(FrameError, match=said):
             unscale(tile, bad)
 

@@ -31,7 +31,14 @@ def unscale(tile: Array, row: TileRow | Mapping[str, Any]) -> Array:
     scale, offset = (getattr(row, k, None) if isinstance(row, TileRow) else row.get(k) for k in ("fixed_scale", "fixed_offset"))
     if scale is None:
         raise FrameError("tiles: the row has no fixed_scale, expected the row of the tile's own metadata")
-    return Scaling(float(scale), float(offset or 0.0)).invert(tile)
+    try:
+        return Scaling(float(scale), float(offset or 0.0)).invert(tile)
+    except (TypeError, ValueError, FrameError):
+        name = getattr(row, "tile_id", None) if isinstance(row, TileRow) else row.get("tile_id")
+        raise FrameError(
+            f"tiles: {name or 'a row'} has fixed_scale {scale!r} and fixed_offset {offset!r}, expected a positive number and a "
+            "number; build the set again"
+        ) from None
 
 
 def unscale_set(out: str | Path, dest: str | Path, *, tick: Callable[[int, int, str], None] | None = None) -> dict[str, Any]:
