@@ -143,3 +143,12 @@ def test_what_is_no_tile_set(tmp_path, capsys, command, there):
     assert text == ""
     assert str(out) in err
     assert not (tmp_path / "d").exists()
+
+
+def test_a_set_with_noise_maps_is_verified_and_audited(tmp_path, capsys):
+    trees.sid(tmp_path / "raw", sony=0, fuji=1, fuji_shape=(1060, 1100))
+    run(capsys, tmp_path / "raw", tmp_path / "o", "--detector", "sid:gain=2,read_noise=2")
+    assert list((tmp_path / "o" / "noise_maps").iterdir())
+    for command in ("verify", "audit"):
+        code, text, err = run(capsys, command, tmp_path / "o")
+        assert (code, err) == (0, ""), text

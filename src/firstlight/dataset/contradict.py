@@ -110,6 +110,7 @@ def _noise(figures: Mapping[str, float], clean: Frame) -> NoiseCheck | None:
     if "chi2" not in figures or not white:
         return None
     mean = np.nanmedian(np.asarray(clean.data, dtype=np.float64), axis=(-2, -1), keepdims=True)
+    mean = np.broadcast_to(mean, clean.shape)  # the noise may be a map
     stated = float(np.median(clean.noise.variance(mean))) if isinstance(clean.noise, Noise) else 0.0
     return NoiseCheck(figures["chi2"], figures["noise_clean"] ** 2 / stated if stated > 0 else float("nan"))
 
