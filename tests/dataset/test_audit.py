@@ -403,3 +403,27 @@ def test_noise_that_no_row_states_is_no_contradiction(tmp_path):
     found = audit(noise_set(tmp_path, noise_a=None, noise_b=None))
     assert found.leaks == ()
     assert not any("noise" in note for note in found.notes)
+
+
+def test_one_wrong_noise_model_and_one_copied_source_are_told_once(tmp_path):
+    rng = np.random.default_rng(20261122)
+    rows = []
+    scenes = [simulate.filaments((512, 256), rng) * 2 for _ in range(2)]
+    for k, (split, light) in enumerate(zip(("train", "train", "test"), (*scenes, scenes[1]), strict=True)):
+        for kind, frames in (("noisy", 1), ("clean", 50)):
+            whole = np.mean([recorded(light, 99 + n) for n in range(frames)], axis=0)
+            for number in range(2):
+                electrons = whole[256 * number : 256 * number + 256]
+                law = {"noise_a": 0.2, "noise_b": 1.0, "source_sha256": ""}
+                place = {"image_x": 0, "image_y": 256 * number, "tile_size": 256, "pair_id": f"s{k}"}
+                row = made.row("astronomy", f"s{k}", kind, split, number, electrons, **place, **law)
+                (tmp_path / row.npy_path).parent.mkdir(parents=True, exist_ok=True)
+                np.save(tmp_path / row.npy_path, ((electrons + 5) / 170).astype(np.float32))
+                rows.append(row.to_dict())
+    made.write_metadata(tmp_path, {"profile": "physical", "split": "scene", "pairs": [], "unreadable": [], "tiles": rows})
+    found = audit(tmp_path)
+    labels = [leak for leak in found.leaks if leak.kind == "label"]
+    assert [leak.figure["pairs"] for leak in labels] == [3]
+    assert "3 noisy sources" in labels[0].sentence
+    copies = [leak.members for leak in found.leaks if leak.kind == "identical"]
+    assert len(copies) == len(set(copies)) == 2  # noisy and clean, though two tiles of each are copies

@@ -288,6 +288,7 @@ def _identical(listing: Listing, failed: list[tuple[str, str]]) -> list[Leak]:
             members = [where[k] for k in same]
             if sha and len(_splits(listing, members)) > 1 and not any(set(_paths(listing, members)) <= k for k in known):
                 found.append(_copies(listing, members, sha))
+                known.append(set(found[-1].members))
     return found
 
 
@@ -400,7 +401,17 @@ def _alike_one(listing: Listing, members: list[int], evidence: list[tuple[int, i
 
 def _labels(listing: Listing, judged: Judged) -> list[Leak]:
     out = []
-    for verdict in judged.verdicts:
+    wrong = [v for v in judged.verdicts if v.kind == "noise"]
+    if len(wrong) > 1:  # one model serves many sources: told once
+        members = sorted({v.members[0] for v in wrong})
+        ratios = [v.figures["chi2"] for v in wrong]
+        said = (
+            f"the noise in {len(wrong)} noisy sources has {min(ratios):.2g} to {max(ratios):.2g} times the variance that their "
+            f"rows state: {few(_paths(listing, members))}"
+        )
+        figure = {"contradiction": "noise", "pairs": len(wrong), "chi2": [round(min(ratios), 4), round(max(ratios), 4)]}
+        out.append(Leak("label", _splits(listing, members), _paths(listing, members), figure, said))
+    for verdict in (v for v in judged.verdicts if v.kind != "noise" or len(wrong) == 1):
         noisy, clean = (listing.path[i] for i in verdict.members)
         splits = _splits(listing, verdict.members)
         figure = {"contradiction": verdict.kind, **{k: round(float(v), 4) for k, v in verdict.figures.items()}}
