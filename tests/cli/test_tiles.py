@@ -152,3 +152,33 @@ def test_a_set_with_noise_maps_is_verified_and_audited(tmp_path, capsys):
     for command in ("verify", "audit"):
         code, text, err = run(capsys, command, tmp_path / "o")
         assert (code, err) == (0, ""), text
+
+
+@pytest.mark.parametrize(
+    ("where", "change"),
+    [
+        ("tiles", {"fixed_scale": "x"}),
+        ("tiles", {"norm_max": "x"}),
+        ("tiles", {"flags": {"SATURATED": "x"}}),
+        ("tiles", {"image_x": "a"}),
+        ("tiles", {"tile_size": [1]}),
+        ("pairs", 3),
+        ("pairs", [3]),
+        ("pairs", [{"noisy": "a"}]),
+        ("pairs", [{"noisy": "a", "clean": "b", "proved": True, "figures": {"scale": "x"}}]),
+    ],
+)
+def test_rows_of_nonsense_are_said_without_a_traceback(root, tmp_path, capsys, where, change):
+    run(capsys, root, tmp_path / "o", *GIVEN, "--max-files", "2")
+    file = tmp_path / "o" / METADATA
+    meta = json.loads(file.read_text())
+    if where == "tiles":
+        meta["tiles"][0].update(change)
+    else:
+        meta["pairs"] = change
+    file.write_text(json.dumps(meta))
+    code, text, err = run(capsys, "verify", tmp_path / "o")
+    assert code in (1, 2)
+    assert "FAIL" in text or "build the set again" in err
+    assert run(capsys, "audit", tmp_path / "o")[0] in (0, 1, 2)
+    assert run(capsys, "page", tmp_path / "o", tmp_path / "p.html")[0] in (0, 2)

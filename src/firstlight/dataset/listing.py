@@ -94,8 +94,8 @@ def of_set(meta: Mapping[str, Any], store: Store, folder: Path) -> Listing:
         read=read,
         file=lambda i: None,
         tiles=True,
-        corner=np.array([(r.get("image_y") or 0, r.get("image_x") or 0) for r in tiles], dtype=np.int64).reshape(-1, 2),
-        size=np.array([r.get("tile_size") or 0 for r in tiles], dtype=np.int64),
+        corner=np.stack([_whole(tiles, "image_y"), _whole(tiles, "image_x")], axis=-1),
+        size=_whole(tiles, "tile_size"),
         figures=[tuple(r.get(k) for k in ("norm_min", "norm_max", "norm_mean", "norm_std")) for r in tiles],
         pairs=_pairs_of_set(meta),
     )
@@ -116,6 +116,17 @@ def _stated(row: Mapping[str, Any], data: NDArray[Any], folder: Path) -> Noise |
 
 
 _COLUMNS = ("npy_path", "split", "scene_id", "data_type", "channel", "level", "source_file", "source_sha256")
+
+
+def _whole(tiles: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.int64]:
+    """A field of whole numbers, 0 where a row lacks it; raises FrameError naming the first row that holds something else."""
+    try:
+        return np.array([r.get(name) or 0 for r in tiles], dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        bad = next(r for r in tiles if not isinstance(r.get(name) or 0, int))
+        raise FrameError(
+            f"tiles: {name} of {bad.get('tile_id')!r} is {bad[name]!r}, expected a whole number; build the set again"
+        ) from None
 
 
 def _pairs_of_set(meta: Mapping[str, Any]) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,13 @@ def _column(rows: Rows, name: str) -> list[Any]:
 
 def _numbers(rows: Rows, name: str) -> NDArray[np.float64]:
     """A column as float64, NaN where there is none."""
-    return np.array([r.get(name) for r in rows], dtype=np.float64)
+    try:
+        return np.array([r.get(name) for r in rows], dtype=np.float64)
+    except (TypeError, ValueError):
+        bad = next(r for r in rows if not isinstance(r.get(name), int | float | None))
+        raise FrameError(
+            f"tiles: {name} of {bad.get('tile_id')!r} is {bad[name]!r}, expected a number; build the set again"
+        ) from None
 
 
 def _picked(rows: Rows, where: Array) -> list[str]:
@@ -296,8 +303,16 @@ def _values(rows: Rows, store: Store, sample: int | None) -> list[Check]:
         except FirstlightError as error:
             broken.append(str(error))
             continue
-        lists = ((gaps, _gap(row, tile, flags)), (figures, _off(row, tile)), (scaling, _bent(row, tile)))
-        for into, said in lists:
+        asked = (
+            (gaps, partial(_gap, row, tile, flags)),
+            (figures, partial(_off, row, tile)),
+            (scaling, partial(_bent, row, tile)),
+        )
+        for into, ask in asked:
+            try:
+                said = ask()
+            except (TypeError, ValueError, AttributeError):
+                said = "fields of its row that are no numbers"
             if said:
                 into.append(f"{row['tile_id']} ({said})")
     of = f"of {len(where)} tiles read"
@@ -305,7 +320,10 @@ def _values(rows: Rows, store: Store, sample: int | None) -> list[Check]:
         _check("readable", broken, f"all {len(where)} tiles read are whole", "{n} " + of + " are damaged"),
         _check("gaps", gaps, f"no gap that is not flagged, {of}", "{n} " + of + " have unflagged gaps"),
         _check(
-            "figures", figures, f"the rows' figures are the tiles', {of}", "{n} " + of + " have other figures than their rows"
+            "figures",
+            figures,
+            f"the rows' figures are the tiles', {of}",
+            "{n} " + of + " have other figures than their rows; remove these and build again",
         ),
         _check("scaling", scaling, f"electrons come back within {ULPS} ulp, {of}", "{n} " + of + " do not scale back"),
     ]
