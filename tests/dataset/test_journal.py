@@ -1,3 +1,4 @@
+import errno
 import os
 
 import numpy as np
@@ -85,6 +86,15 @@ def test_one_holder_at_a_time(tmp_path):
         with pytest.raises(WriteError, match=f"built by process {os.getpid()};"), locked(tmp_path):
             pass
     with locked(tmp_path):
+        pass
+
+
+def test_a_disk_without_locks_is_told_from_a_busy_folder(tmp_path, monkeypatch):
+    def no_locks(*a):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(WriteError, match=r"knows no locks .No locks available"), locked(tmp_path):
         pass
 
 

@@ -27,7 +27,7 @@ _NAMES = {
     "load_npy_tile": "load",
     "open_pack": "pack",
     "pair": "pair",
-    "plan": "build",
+    "plan": "counts",
     "prepare": "prepare",
     "read_metadata": "metadata",
     "scan": "scan",
@@ -75,7 +75,7 @@ __all__ = [
 
 if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contracts/test_public_names.py holds them equal
     from firstlight.dataset.audit import Audit
-    from firstlight.dataset.build import plan
+    from firstlight.dataset.counts import plan
     from firstlight.dataset.load import DiffusionTileDataset, NoiseTileDataset, load_npy_tile
     from firstlight.dataset.metadata import read_metadata
     from firstlight.dataset.pack import PackDataset, PackWriter, open_pack, unpack, write_pack

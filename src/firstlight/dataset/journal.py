@@ -87,9 +87,11 @@ def _lock(handle: int, out: Path) -> None:
 
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
         raise WriteError(f"{out}: is being built by process {holder}; wait for it to end, or choose another folder") from None
+    except OSError as error:
+        raise WriteError(f"{out}: its disk knows no locks ({error.strerror or error}); choose a folder on another") from error
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,18 @@ def read_metadata(path: str | Path, *, absolute: bool = True) -> dict[str, Any]:
 def write_metadata(out: str | Path, meta: Mapping[str, Any]) -> None:
     """Write OUT's JSON and, of the same shape, one JSON for each domain; each whole or not at all, the set's own last.
 
-    Raises FrameError for a row that is no JSON, WriteError where the disk refuses.
+    meta["tiles"] may be any iterable: rows need not be in memory together. Raises FrameError for a row that is no JSON,
+    WriteError where the disk refuses.
     """
-    head, by_domain = {key: value for key, value in meta.items() if key != "tiles"}, dict[str, list[Mapping[str, Any]]]()
-    for row in meta["tiles"]:
-        by_domain.setdefault(row["domain"], []).append(row)
-    for domain in sorted(by_domain):
-        write_rows(domain_file(out, domain), head, by_domain[domain])
-    write_rows(Path(out) / METADATA, head, meta["tiles"])
+    head, domains = {key: value for key, value in meta.items() if key != "tiles"}, dict[str, Callable[[str], None]]()
+    with ExitStack() as files:  # which end in reverse order
+        add = files.enter_context(_rows_file(Path(out) / METADATA, head))
+        for row in meta["tiles"]:
+            text, domain = _text(row), row["domain"]
+            if domain not in domains:
+                domains[domain] = files.enter_context(_rows_file(domain_file(out, domain), head))
+            domains[domain](text)
+            add(text)
 
 
 def domain_file(out: str | Path, domain: str) -> Path:
@@ -85,12 +90,24 @@ def write_rows(path: Path, head: Mapping[str, Any], rows: Iterable[Mapping[str, 
     A file that is there stays until the new one is whole. Raises FrameError for a row that is no JSON (NaN is none),
     WriteError where the disk refuses.
     """
-    with replacing(path) as temp, temp.open("w", encoding="utf-8") as file:
-        file.write(f'{_text(head)[:-1]}{", " if head else ""}"tiles": [')
-        between = "\n"
+    with _rows_file(path, head) as add:
         for row in rows:
-            file.write(between + _text(row))
+            add(_text(row))
+
+
+@contextmanager
+def _rows_file(path: Path, head: Mapping[str, Any]) -> Iterator[Callable[[str], None]]:
+    """What adds the text of a row to a file that takes its name where the block ends well."""
+    between = "\n"
+    with replacing(path) as temp, temp.open("w", encoding="utf-8") as file:
+
+        def add(text: str) -> None:
+            nonlocal between
+            file.write(between + text)
             between = ",\n"
+
+        file.write(f'{_text(head)[:-1]}{", " if head else ""}"tiles": [')
+        yield add
         file.write("\n]}\n")
 
 
