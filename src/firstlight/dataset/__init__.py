@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 _NAMES = {
     "Audit": "audit",
-    "Checks": "verify",
+    "Checks": "verdict",
     "DiffusionTileDataset": "load",
     "Manifest": "scan",
     "NoiseTileDataset": "load",
@@ -86,7 +86,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contrac
     from firstlight.dataset.split import assign
     from firstlight.dataset.summary import Summary
     from firstlight.dataset.unscale import unscale_set
-    from firstlight.dataset.verify import Checks
+    from firstlight.dataset.verdict import Checks
 else:
 
     def __getattr__(name: str) -> Any:

@@ -25,6 +25,7 @@ __all__ = [
     "resolved",
     "row_lines",
     "rows_of",
+    "rows_text",
     "write_metadata",
     "write_rows",
 ]
@@ -123,10 +124,20 @@ def _text(value: Mapping[str, Any]) -> str:
 
 def row_lines(path: Path) -> list[bytes]:
     """The text of each row in a file that `write_rows` made; [] where rows and lines do not go one to one."""
-    _, _, body = path.read_bytes().partition(b'"tiles": [\n')
-    rows = body.removesuffix(b"\n]}\n").split(b",\n")
-    good = body.endswith(b"\n]}\n") and body.count(b"\n") == len(rows) + 1
-    return rows if good and all(row[:1] == b"{" and row[-1:] == b"}" for row in rows) else []
+    text = rows_text(path)
+    rows = text.split(b",\n")
+    good = text.count(b"\n") == len(rows) - 1 and all(row[:1] == b"{" and row[-1:] == b"}" for row in rows)
+    return rows if good else []
+
+
+def rows_text(path: Path) -> bytes:
+    """What stands between the first and the last row's line ends in a file that `write_rows` made; b"" in another."""
+    text = path.read_bytes()
+    start = text.find(_OPEN) + len(_OPEN)
+    return text[start : -len(_CLOSE)] if start >= len(_OPEN) and text.endswith(_CLOSE) else b""
+
+
+_OPEN, _CLOSE = b'"tiles": [\n', b"\n]}\n"
 
 
 def is_inside(path: Any) -> bool:

@@ -16,7 +16,8 @@ from firstlight.dataset.join import targets
 from firstlight.dataset.listing import by_cause
 from firstlight.dataset.store import Store, open_set
 from firstlight.dataset.unscale import unscale
-from firstlight.dataset.verify import SPLITS, Checks, verify
+from firstlight.dataset.verdict import Checks
+from firstlight.dataset.verify import SPLITS, verify
 from firstlight.errors import FirstlightError
 from firstlight.frame import Frame, Unit
 from firstlight.measure.fidelity import affine_fit
