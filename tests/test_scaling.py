@@ -17,6 +17,21 @@ def test_inverse_within_two_ulp(x: float, row: tuple[float, float]) -> None:
     assert abs(float(back) - x) <= 2 * np.spacing(np.float32(max(abs(x), s.offset)))
 
 
+@pytest.mark.parametrize("row", [(80000.0, 0.0), (66000.0, 0.0), (3.0, 0.0), (7e-3, 0.0), (0.1, 0.0), (170.0, 5.0)])
+def test_scaled_values_are_rounded_once(row: tuple[float, float]) -> None:
+    s, rng = Scaling(*row), np.random.default_rng(7)
+    bits = rng.integers(0, 2**32, 200_000, dtype=np.uint32).view(np.float32)
+    tie = (rng.integers(0, 2**25, 100_000) * row[0]).astype(np.float32)
+    tiny = (np.arange(-50_000, 50_000) * 1.4e-45 * row[0]).astype(np.float32)  # scaled, subnormal
+    x = np.concatenate([bits[np.isfinite(bits)], tie, tiny])
+    with np.errstate(over="ignore"):
+        expected = ((x.astype(np.float64) + (row[1] or -0.0)) / row[0]).astype(np.float32)  # -0 + 0 were 0
+        found = s.apply(x)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+    assert s.apply(np.float32(8.0)).shape == ()
+
+
 def test_zero_scale_is_refused() -> None:
     with pytest.raises(FrameError, match="positive"):
         Scaling(0.0)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from firstlight.box import Box
 from firstlight.errors import FrameError
-from firstlight.tiles import blend, cut, grid, plan, strides
+from firstlight.tiles import blend, covering, cut, grid, plan, strides
 
 plans = st.tuples(
     st.tuples(st.integers(1, 60), st.integers(1, 60)),  # shape
@@ -158,3 +158,22 @@ def test_cut_pads_beyond_the_far_border_only() -> None:
     assert block.shape == (8, 8)
     assert np.array_equal(block[:5, :7], image)
     assert (block[5:, 0] == image[-1, 0]).all()
+
+
+@given(st.integers(1, 40), st.integers(0, 400))
+@settings(max_examples=200, deadline=None)
+def test_the_number_that_a_refused_grid_names_covers_and_is_the_least(tile: int, more: int) -> None:
+    length = tile + more
+    n = covering(length, tile)
+    seen = np.zeros((length, tile), dtype=bool)
+    for one in grid((length, tile), n, 1, tile):
+        seen[one.read.slices] = True
+    assert seen.all()
+    for fewer in range(1, n):
+        with pytest.raises(FrameError, match=f"; use {n} tiles"):
+            grid((length, tile), fewer, 1, tile)
+
+
+def test_a_rounded_stride_can_need_more_than_the_quotient() -> None:
+    with pytest.raises(FrameError, match=r"; use 6 tiles"):  # 5 x 4 px would span 20 px, but in strides of 3 px
+        grid((19, 4), 5, 1, 4)

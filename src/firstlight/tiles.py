@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from firstlight.box import Box
 from firstlight.errors import FrameError
 
-__all__ = ["Tile", "blend", "cut", "grid", "plan", "strides"]
+__all__ = ["Tile", "blend", "covering", "cut", "grid", "plan", "strides"]
 
 Array = NDArray[Any]
 
@@ -109,10 +109,18 @@ def grid(shape: Sequence[int], rows: int, cols: int, tile: int, gaps: bool = Fal
         if n < 1 or (not gaps and (max(holes, default=0) > 0 or (n == 1 and tile < length))):
             raise FrameError(
                 f"tiles: {n} tiles of {tile} px leave gaps of up to {max(holes, default=length - tile)} px over {length} px; "
-                f"use at least {ceil(length / tile)} tiles"
+                f"use {covering(length, tile)} tiles"
             )
         axes.append([(s, s + tile, s, s + tile) for s in starts] if gaps else _cores(length, tile, starts))
     return _tiles(axes)
+
+
+def covering(length: int, tile: int) -> int:
+    """The least number of tiles of a `grid` axis without gaps: ceil(L / t), or more where the rounded stride leaves one."""
+    n = max(1, ceil(length / tile))
+    while n > 1 and length - tile - (n - 2) * ((length - tile) // (n - 1)) > tile:
+        n += 1
+    return n
 
 
 def _grid_starts(length: int, n: int, tile: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -337,3 +338,92 @@ def test_real_byte_identical_copy_is_found(data, tmp_path):
     assert [(leak.kind, leak.members) for leak in audit(root, scene="").leaks] == [
         ("identical", ("test/another_name.tif", "train/000.tif"))
     ]
+
+
+def test_what_cannot_be_read_is_not_passed_and_told_once(tmp_path):
+    root = put(tmp_path, train__s1_noisy=recorded(scene("spots", 1), 1), test__s2_noisy=recorded(scene("spots", 2), 2))
+    put(root, test__s2_clean=scene("spots", 2))
+    assert audit(root, scene=RULE).passed
+    (root / "test" / "s2_noisy.npy").write_bytes(b"\x93NUMPY cut short")
+    found = audit(root, scene=RULE)
+    assert found.leaks == ()
+    assert not found.passed
+    assert [path for path, _ in found.unreadable] == ["test/s2_noisy.npy"]
+    assert str(root) not in found.unreadable[0][1]
+    assert found.text().splitlines()[-1].startswith("no leak found, but NOT passed: 1 cannot be read")
+    assert found.to_dict()["passed"] is False
+
+
+def test_the_strays_of_a_torn_scene_are_named(tmp_path):
+    images = {f"{s}__s1_c{c}": np.random.default_rng(c).random((64, 64)) for c, s in enumerate(("train", "train", "test"))}
+    found = audit(put(tmp_path, **images), scene=r"(?P<scene>s\d)")
+    assert found.leaks[0].sentence.startswith("s1 is in test (1 image: test/s1_c2.npy) and train (2 images)")
+
+
+def test_one_split_alone_is_told_to_be_compared_with_nothing(tmp_path):
+    found = audit(put(tmp_path, train__a=recorded(scene("spots", 1), 1), train__b=recorded(scene("spots", 2), 2)), scene="")
+    assert found.passed
+    assert any(note.startswith("all images are in one split, train") for note in found.notes)
+
+
+def noise_set(out, **law):
+    """One pair of 256 px tiles [e-], Poisson and read noise 3 e-, the clean one the mean of 50; rows as `law` says."""
+    rng = np.random.default_rng(20261121)
+    light = simulate.filaments((256, 256), rng) * 2
+    tiles = {"noisy": recorded(light, 1), "clean": np.mean([recorded(light, 2 + k) for k in range(50)], axis=0)}
+    rows = []
+    for kind, electrons in tiles.items():
+        row = made.row("astronomy", "field", kind, "train", 0, electrons, tile_size=256, **law)
+        (out / row.npy_path).parent.mkdir(parents=True)
+        np.save(out / row.npy_path, ((electrons + 5) / 170).astype(np.float32))
+        rows.append(row.to_dict())
+    made.write_metadata(out, {"profile": "physical", "split": "scene", "pairs": [], "unreadable": [], "tiles": rows})
+    return out
+
+
+def test_a_row_whose_noise_the_pixels_bear_out_is_believed(tmp_path):
+    found = audit(noise_set(tmp_path, noise_a=1.0, noise_b=9.0))
+    assert found.leaks == ()
+    said = " ".join(found.notes)
+    assert float(re.search(r"noise of the noisy tiles: (\S+) times", said)[1]) == pytest.approx(1, abs=0.1)
+    # of the mean of 50 frames 1/50 at one brightness; the median tile is darker than the mean pixel
+    assert 0.01 < float(re.search(r"the clean tiles' noise has (\S+) times", said)[1]) < 0.05
+
+
+@pytest.mark.parametrize(
+    "law", [{"noise_a": 3.0, "noise_b": 81.0}, {"noise_a": 0.2, "noise_b": 1.0}], ids=["too much", "too little"]
+)
+def test_a_noise_model_that_the_residual_contradicts_is_told(tmp_path, law):
+    found = audit(noise_set(tmp_path, **law))
+    assert [(leak.kind, leak.figure["contradiction"]) for leak in found.leaks] == [("label", "noise")]
+    assert "times the variance that its row states" in found.leaks[0].sentence
+
+
+def test_noise_that_no_row_states_is_no_contradiction(tmp_path):
+    found = audit(noise_set(tmp_path, noise_a=None, noise_b=None))
+    assert found.leaks == ()
+    assert not any("noise" in note for note in found.notes)
+
+
+def test_one_wrong_noise_model_and_one_copied_source_are_told_once(tmp_path):
+    rng = np.random.default_rng(20261122)
+    rows = []
+    scenes = [simulate.filaments((512, 256), rng) * 2 for _ in range(2)]
+    for k, (split, light) in enumerate(zip(("train", "train", "test"), (*scenes, scenes[1]), strict=True)):
+        for kind, frames in (("noisy", 1), ("clean", 50)):
+            whole = np.mean([recorded(light, 99 + n) for n in range(frames)], axis=0)
+            for number in range(2):
+                electrons = whole[256 * number : 256 * number + 256]
+                law = {"noise_a": 0.2, "noise_b": 1.0, "source_sha256": ""}
+                place = {"image_x": 0, "image_y": 256 * number, "tile_size": 256, "pair_id": f"s{k}"}
+                row = made.row("astronomy", f"s{k}", kind, split, number, electrons, **place, **law)
+                (tmp_path / row.npy_path).parent.mkdir(parents=True, exist_ok=True)
+                np.save(tmp_path / row.npy_path, ((electrons + 5) / 170).astype(np.float32))
+                rows.append(row.to_dict())
+    made.write_metadata(tmp_path, {"profile": "physical", "split": "scene", "pairs": [], "unreadable": [], "tiles": rows})
+    found = audit(tmp_path)
+    labels = [leak for leak in found.leaks if leak.kind == "label"]
+    assert [leak.figure["pairs"] for leak in labels] == [3]
+    assert "3 noisy sources" in labels[0].sentence
+    copies = [leak.members for leak in found.leaks if leak.kind == "identical"]
+    assert len(copies) == len(set(copies)) == 2  # noisy and clean, though two tiles of each are copies

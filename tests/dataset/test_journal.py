@@ -1,11 +1,11 @@
-import json
+import errno
 import os
 
 import numpy as np
 import pytest
 
 from firstlight.dataset.cut import save
-from firstlight.dataset.journal import files_of, locked, write_set
+from firstlight.dataset.journal import files_of, locked
 from firstlight.dataset.rows import Source, TileRow
 from firstlight.errors import FrameError, WriteError
 
@@ -89,24 +89,13 @@ def test_one_holder_at_a_time(tmp_path):
         pass
 
 
-def test_metadata_are_json_a_row_a_line_and_appear_whole(tmp_path):
-    rows = [row(f"t{i}").to_dict() for i in range(3)]
-    path = tmp_path / "comprehensive_tiles_metadata.json"
-    for some in ([], rows[:1], rows):
-        write_set(tmp_path, {"profile": "physical", "pairs": [{"noisy": "a"}], "unreadable": []}, iter(some))
-        found = json.loads(path.read_text())
-        assert found == {"profile": "physical", "pairs": [{"noisy": "a"}], "unreadable": [], "tiles": some}
-        assert sum(line.startswith('{"tile_id"') for line in path.read_text().splitlines()) == len(some)
-    before = path.read_bytes()
+def test_a_disk_without_locks_is_told_from_a_busy_folder(tmp_path, monkeypatch):
+    def no_locks(*a):
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    def broken():
-        yield rows[0]
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(WriteError, match="No space left"):
-        write_set(tmp_path, {"profile": "x"}, broken())
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(WriteError, match=r"knows no locks .No locks available"), locked(tmp_path):
+        pass
 
 
 def test_files_of_rows():

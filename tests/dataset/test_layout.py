@@ -156,6 +156,9 @@ def test_the_first_row_that_knows_a_name_decides(tmp_path):
         ("scene =", "scenes =", 6, "scenes", "did you mean 'scene'"),
         ('"{day}_{field}_{channel}"', '"{dag}_{field}"', 7, "view", "names {dag}, which the pattern does not"),
         ('"{day}_{field}"', '"{day"', 6, "scene", "no template"),
+        ('"{day}_{field}"', '"{day:d}_{field}"', 6, "scene", "asks for a format of day, expected {day} alone"),
+        ('"{day}_{field}"', '"{day!z}_{field}"', 6, "scene", "asks for a format of day, expected {day} alone"),
+        ('"{day}_{field}"', '"{}"', 6, "scene", "names {}, which the pattern does not"),
         ('short = "noisy"', 'short = "dirty"', 10, "labels", "gives 'dirty'"),
         ('data_type = "{kind}"', 'data_type = "dirty"', 9, "data_type", "is 'dirty'"),
         ('"{day}/{field}_c{channel}_{kind}.tif"', '"(a|b).tif"', 5, "pattern", "neither a glob nor"),
@@ -196,3 +199,13 @@ def test_a_label_that_the_row_does_not_know_is_said(tmp_path):
     text = GOOD.replace('channel = "{channel}"', 'exposure = "{channel}"')
     with pytest.raises(ReadError, match="expected seconds"):
         layout.match("monday/f1_cx_long.tif", layout.load(mapping(tmp_path, text)))
+
+
+def test_a_file_without_a_scene_is_said(tmp_path):
+    text = GOOD.replace(
+        '"{day}/{field}_c{channel}_{kind}.tif"', "'(?P<day>1)(?P<field>a?)_(?P<channel>c)_(?P<kind>short|long).tif'"
+    )
+    known = layout.load(mapping(tmp_path, text.replace('"{day}_{field}"', '"{field}"')))
+    assert layout.match("1a_c_short.tif", known).scene == "a"
+    with pytest.raises(ReadError, match="finds no scene in 1_c_short"):
+        layout.match("1_c_short.tif", known)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from firstlight.dataset.page import _brightness, _histogram, _number, write_page
+from firstlight.dataset.page import _brightness, _histogram, _number, _share, write_page
 from firstlight.dataset.verify import verify
 from firstlight.errors import ReadError, WriteError
 
@@ -49,7 +49,7 @@ def test_it_shows_each_domain_its_counts_and_its_pairs(tmp_path):
     parser.feed(text)
     assert parser.open == []
     pictures = [src for src in parser.images if src.startswith("data:image/webp")]
-    assert len(pictures) == 3 * 3 * 2  # three scenes of three domains, noisy beside clean
+    assert len(pictures) == 3 * 6 * 2  # of three domains each scene and other signal levels, noisy beside clean
 
 
 def test_it_stands_alone(tmp_path):
@@ -120,3 +120,41 @@ def test_histograms_count_every_value_on_one_axis():
     one = _histogram("x", {"noisy": np.full(4, 3.0)})
     assert one["series"][0]["median"].startswith("3.0")
     assert _number(-3.499869, 0.0005) == "-3.499869"
+
+
+def test_noise_that_the_finest_detail_falls_short_of_is_told(tmp_path):
+    meta = made.tile_set(tmp_path, domains=("microscopy",))
+    read = (write_page(tmp_path, tmp_path / "page.html").read_text(encoding="utf-8"),)
+    for row in meta["tiles"]:
+        row["noise_b"] = 1e10  # 1e5 e-; the tiles spread by 1320 e-
+    made.write_metadata(tmp_path, meta)
+    read += (write_page(tmp_path, tmp_path / "page.html").read_text(encoding="utf-8"),)
+    assert ["so rows state too much" in text for text in read] == [False, True]
+    assert "noisy, finest detail" in read[0]
+
+
+def test_valid_pixels_are_never_rounded_up_to_all():
+    assert [_share(v) for v in (1.0, 0.999999, 0.98765432)] == ["100%", "99.999%", "98.765%"]
+
+
+def test_one_scene_is_shown_at_several_signal_levels(tmp_path):
+    rng = np.random.default_rng(8)
+    rows = []
+    for number in range(12):
+        electrons = rng.normal(100 * (number + 1), 5, (made.SIZE, made.SIZE))
+        row = made.row("astronomy", "field", "noisy", "train", number, electrons)
+        (tmp_path / row.npy_path).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / row.npy_path, ((electrons + 5) / 170).astype(np.float32))
+        rows.append(row.to_dict())
+    made.write_metadata(tmp_path, {"profile": "physical", "split": "scene", "pairs": [], "unreadable": [], "tiles": rows})
+    parser = Balanced()
+    parser.feed(write_page(tmp_path, tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert len(parser.images) == 6
+
+
+def test_an_audit_that_could_not_see_all_is_no_pass_on_the_page(tmp_path):
+    meta = made.tile_set(tmp_path)
+    (tmp_path / meta["tiles"][0]["npy_path"]).write_bytes(b"cut short")
+    text = write_page(tmp_path, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '<span class="chip good">no leak found</span>' not in text
+    assert 'class="chip failed">unreadable' in text

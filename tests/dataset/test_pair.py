@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from firstlight import io
+from firstlight.box import Box
 from firstlight.dataset.pair import candidates, check, pair
 from firstlight.dataset.proof import prove
 from firstlight.dataset.scan import scan
@@ -99,6 +100,29 @@ def test_a_turned_pair_is_refused():
     found = prove(exposed(turned, 1, 1), exposed(light, 1, 2, frames=50))
     assert not found.proved
     assert "shifted" in found.reason
+
+
+def faint(seed, dy=0, dx=0):
+    """Filaments of about one electron under a read noise of 2 e-, and the mean of 50 such frames, seen from (dy, dx)."""
+    rng = np.random.default_rng([5, seed])
+    light = np.asarray(filaments((270, 270), rng), dtype=float)
+    light = 0.1 + (light - light.min()) / np.quantile(light, 0.999)
+    first, second = light[:256, :256], light[dy : 256 + dy, dx : 256 + dx]
+    noisy = rng.poisson(first) + rng.normal(0, 2, first.shape)
+    clean = rng.poisson(50 * second) / 50 + rng.normal(0, 2 / 50**0.5, first.shape)
+    frames = (Frame(k.astype(np.float32), "YX", Unit.ELECTRON, Unmodelled("test")) for k in (noisy, clean))
+    return prove(*frames)
+
+
+def test_a_faint_pair_is_not_refused_for_a_part_that_registers_by_chance():
+    found = [faint(seed) for seed in range(8)]
+    assert [f.reason for f in found if "in part" in f.reason] == []
+    assert sum(f.proved for f in found) >= 5
+
+
+@pytest.mark.parametrize(("dy", "dx"), [(0, 1), (3, 0)])
+def test_a_faint_pair_that_is_shifted_is_never_proved(dy, dx):
+    assert not any(faint(seed, dy, dx).proved for seed in range(6))
 
 
 def test_another_scene_is_refused(light, tree):
@@ -351,3 +375,12 @@ def test_w2s_other_channels_fields_and_swapped_labels_are_refused(data, field):
         assert "not less noisy" in prove(frames["target_avg400", c], frames["input_avg1", c]).reason
     stranger = io.read(data / "microscopy" / "w2s" / "target_avg400_002_0.tif")
     assert not prove(frames["input_avg1", 0], stranger).proved
+
+
+def test_w2s_quarters_are_proved_as_the_whole_is(data):
+    folder = data / "microscopy" / "w2s"
+    for name, y, x in (("002_0", 0, 0), ("004_1", 0, 256), ("004_2", 256, 0), ("006_0", 256, 256)):
+        box = Box((y, x), (y + 256, x + 256))
+        pair_ = (io.read(folder / f"{kind}_{name}.tif").crop(box) for kind in ("input_avg1", "target_avg400"))
+        found = prove(*pair_)
+        assert found.proved, (name, found.reason)

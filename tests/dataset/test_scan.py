@@ -171,6 +171,43 @@ def test_a_folder_that_is_shut_is_listed(root, mine, monkeypatch):
     assert scan(root, layouts=mine).unreadable == (("shut", "folder cannot be entered (Permission denied)"),)
 
 
+def test_what_may_not_be_looked_at_is_listed_and_the_rest_is_found(root, mine, monkeypatch):
+    image(root / "shut" / "a_noisy.tif")
+    image(root / "b_noisy.tif")
+    away = image(root.parent / "away" / "c_noisy.tif")
+    (root / "c_noisy.tif").symlink_to(away)
+    (root / "c_clean.tif").symlink_to(away)
+    (root / "d").symlink_to(away.parent)
+    stat = os.stat
+
+    def refused(path, *args, follow_symlinks=True, **kwargs):
+        real = os.path.realpath(path) if follow_symlinks else str(path)
+        if f"{os.sep}shut{os.sep}" in real or f"{os.sep}away{os.sep}" in f"{real}{os.sep}":
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *args, follow_symlinks=follow_symlinks, **kwargs)
+
+    monkeypatch.setattr(os, "stat", refused)
+    found = scan(root, layouts=mine)
+    assert [s.path for s in found] == ["b_noisy.tif"]
+    assert dict(found.unreadable) == {
+        "shut": "folder cannot be entered (Permission denied)",
+        "c_noisy.tif": "cannot be read (Permission denied)",
+        "c_clean.tif": "cannot be read (Permission denied)",
+    }
+    assert [p for p, _ in found.unmatched] == ["d"]
+
+
+def test_a_root_that_cannot_be_entered_or_is_a_tile_set(root, monkeypatch):
+    image(root / "a_noisy.tif")
+    monkeypatch.setattr(os, "listdir", lambda path: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    with pytest.raises(ReadError, match=r"cannot be entered \(Permission denied\)"):
+        scan(root)
+    monkeypatch.undo()
+    (root / ".firstlight").mkdir()
+    with pytest.raises(ReadError, match="is a tile set, expected the folder that holds the images"):
+        scan(root)
+
+
 def test_the_exposure_is_the_header_s(root, tree):
     tree.sid(root, sony=1, fuji=0, shape=(48, 60))
     short = root / "SID" / "Sony" / "short"

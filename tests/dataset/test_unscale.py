@@ -55,7 +55,14 @@ def test_rows_of_every_kind_and_rows_without_a_scale(tmp_path):
     tile = np.load(tmp_path / meta["tiles"][0]["npy_path"])
     row = made.row("astronomy", "s", "noisy", "train", 0, np.zeros((2, 2)))
     np.testing.assert_array_equal(unscale(tile, row), unscale(tile, meta["tiles"][0]))
-    for bad, said in (({}, "fixed_scale"), ({"fixed_scale": None}, "fixed_scale"), ({"fixed_scale": 0.0}, "positive")):
+    for bad, said in (
+        ({}, "fixed_scale"),
+        ({"fixed_scale": None}, "fixed_scale"),
+        ({"fixed_scale": 0.0}, "positive"),
+        ({"fixed_scale": float("nan")}, "nan"),
+        ({"fixed_scale": "large", "tile_id": "t7"}, "t7 has fixed_scale 'large'"),
+        ({"fixed_scale": 1.0, "fixed_offset": [1]}, r"fixed_offset \[1\]"),
+    ):
         with pytest.raises(FrameError, match=said):
             unscale(tile, bad)
 
@@ -104,6 +111,16 @@ def test_nothing_is_left_of_a_set_that_fails(tmp_path):
     with pytest.raises(WriteError, match="not empty"):
         unscale_set(out, dest)
     assert sorted(p.name for p in dest.iterdir()) == ["mine"]
+
+
+def test_what_a_killed_run_left_is_said_and_progress_is_shown(tmp_path):
+    out, dest, seen = tmp_path / "out", tmp_path / "electrons", []
+    made.tile_set(out, domains=("microscopy",))
+    (tmp_path / ".1.part.electrons").mkdir()
+    with pytest.warns(UserWarning, match=r"\.1\.part\.electrons: left by a run that was killed"):
+        unscale_set(out, dest, tick=lambda i, n, what: seen.append((i, n)))
+    assert seen == [(i, 24) for i in range(24)]
+    assert (tmp_path / ".1.part.electrons").is_dir()
 
 
 def test_names_cannot_lead_out_of_the_folder(tmp_path):

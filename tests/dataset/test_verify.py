@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from firstlight.dataset.build import build
+from firstlight.dataset.metadata import domain_file, write_rows
 from firstlight.dataset.pack import write_pack
 from firstlight.dataset.store import flags_file
 from firstlight.dataset.verify import verify
-from firstlight.errors import ReadError
+from firstlight.errors import FrameError, ReadError
 
 made = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("sets.py"))))
 TILE = 5  # the tile that is tampered with
@@ -131,6 +132,14 @@ FAULTS = {
         lambda out, meta: (out / "metadata_astronomy_incremental.json").write_text('{"tiles": []}'),
         {"incremental"},
     ),
+    "domain's metadata, one value": (
+        lambda out, meta: write_rows(
+            domain_file(out, "astronomy"),
+            {},
+            [{**r, "gain": r["gain"] + (i == 1)} for i, r in enumerate(r for r in meta["tiles"] if r["domain"] == "astronomy")],
+        ),
+        {"incremental"},
+    ),
     "no domain's metadata": (lambda out, meta: (out / "metadata_astronomy_incremental.json").unlink(), {"incremental"}),
 }
 
@@ -144,6 +153,20 @@ def test_each_fault_fails_the_check_of_its_name(kept, fault):
     assert failed(found) == names
     assert not found.passed
     assert "NOT verified" in found.text()
+
+
+def test_a_domains_metadata_in_another_style_agree(kept):
+    out, _ = kept
+    path = domain_file(out, "astronomy")
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=2))
+    assert failed(verify(out, content=0, pairs=0)) == set()
+
+
+def test_a_row_without_the_path_of_a_tile_is_refused(kept):
+    out, meta = kept
+    made.change(out, meta, TILE, npy_path=None)
+    with pytest.raises(FrameError, match=f"npy_path of row {TILE} is None"):
+        verify(out)
 
 
 def test_a_gap_that_is_flagged_is_none(kept):

@@ -149,7 +149,8 @@ def to_electrons(frame: Frame, *, gain: Param | None = None) -> Frame:
     if np.any(np.asarray(gain) <= 0):
         raise FrameError(f"calibrate.to_electrons: gain {noted(gain)} e-/ADU, expected positive numbers")
     noise = frame.noise if isinstance(frame.noise, Unmodelled) else replace(frame.noise, offset=0.0).scaled(_as_param(gain))
-    data = (floated(frame) - _at(offset, frame)) * _at(gain, frame)
+    data = floated(frame) - _at(offset, frame)
+    data *= _at(gain, frame)
     moved = without_black(frame, _moved(frame, lambda x: (x - offset) * gain, offset, gain))
     std = None if frame.std is None else np.asarray(frame.std) * _at(gain, frame)
     params = {"gain": noted(gain), "offset": noted(offset)}

@@ -1,20 +1,24 @@
-"""The commands of tile sets: `firstlight tiles build | verify | audit | unscale`; bare `tiles ROOT OUT` is build."""
+"""The commands of tile sets: `firstlight tiles build | verify | audit | unscale | page`; bare `tiles ROOT OUT` is build."""
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from firstlight.cli.options import Json
+from firstlight.errors import FrameError
 from firstlight.terminal import emit, progress
 
 __all__ = ["tiles"]
 
-tiles = App(name="tiles", help="Training tiles from folders of raw files: build, verify, audit, unscale.")
+tiles = App(name="tiles", help="Training tiles from folders of raw files: build, verify, audit, unscale, page.")
 
 Count = Annotated[int | None, Parameter(negative="")]
+Choices = Annotated[list[str] | None, Parameter(negative="")]
 
 
 @tiles.default
@@ -25,12 +29,12 @@ def build(
     *,
     max_files: Count = None,
     profile: Literal["physical", "documented", "document0"] = "physical",
-    split: Literal["scene", "documented", "seeded", "sid"] = "scene",
+    split: Literal["scene", "documented", "seeded", "sid"] | None = None,
     workers: int = 1,
     mapping: Path | None = None,
     store: Literal["npy", "pack"] = "npy",
-    detector: str | None = None,
-    unit: str | None = None,
+    detector: Choices = None,
+    unit: Choices = None,
     page: Path | None = None,
     json: Json = False,
 ) -> int:
@@ -47,7 +51,8 @@ def build(
     profile
         physical; documented and document0 are the published pipeline's numbers, with a warning of what is wrong.
     split
-        scene: all of a scene in one split; documented, seeded and sid are published rules.
+        scene: all of a scene in one split; documented, seeded and sid are published rules. Where it is left out: scene,
+        or for profile documented and document0 documented.
     workers
         Threads; the output is the same for any number.
     mapping
@@ -55,15 +60,17 @@ def build(
     store
         npy: a file a tile; pack: memory-mapped packs with a Parquet index.
     detector
-        A detector for files that name none.
+        A detector for files that name none: of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100. For one domain
+        or one layout alone: microscopy:gain=2.1,read_noise=3,offset=100; again for another.
     unit
-        What the numbers are, where files do not say.
+        What the numbers are, where files do not say; for one domain or layout alone: microscopy:adu.
     page
         Also write a contact sheet and statistics, one HTML file.
     """
     from firstlight import dataset
 
-    with progress(json) as tick:
+    # the summary holds the warnings, each once
+    with progress(json) as tick, warnings.catch_warnings(action="ignore", category=UserWarning):
         summary = dataset.build(
             root,
             out,
@@ -73,14 +80,28 @@ def build(
             max_files=max_files,
             workers=workers,
             store=store,
-            detector=detector,
-            unit=unit,
+            detector=_choice("detector", detector),
+            unit=_choice("unit", unit),
             tick=tick,
         )
         if page is not None:
             dataset.write_page(out, page)
     emit(summary.to_dict(), json, summary.text)
     return 0 if summary.ok else 1
+
+
+def _choice(option: str, texts: list[str] | None) -> str | dict[str, str] | None:
+    """One text for all files, or NAME:TEXT for those of a domain or layout."""
+    if not texts:
+        return None
+    named = [re.fullmatch(r"([A-Za-z][^:=/\\]+):([^/\\].*)", text) for text in texts]
+    if len(texts) == 1 and named[0] is None:
+        return texts[0]
+    if bad := [text for text, found in zip(texts, named, strict=True) if found is None]:
+        raise FrameError(
+            f"--{option} {bad[0]}: given {len(texts)} times, expected NAME:VALUE each, such as microscopy:{bad[0]}"
+        )
+    return {found[1]: found[2] for found in named if found}
 
 
 @tiles.command
@@ -136,7 +157,8 @@ def unscale(out: Path, dest: Path, *, json: Json = False) -> int:
     """
     from firstlight import dataset
 
-    done = dataset.unscale_set(out, dest)
+    with progress(json) as tick:
+        done = dataset.unscale_set(out, dest, tick=tick)
     emit(done, json, lambda: f"{dest}: {done['tiles']} tiles in electrons")
     return 0
 

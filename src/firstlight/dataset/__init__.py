@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 _NAMES = {
     "Audit": "audit",
-    "Checks": "verify",
+    "Checks": "verdict",
     "DiffusionTileDataset": "load",
     "Manifest": "scan",
     "NoiseTileDataset": "load",
@@ -19,7 +19,7 @@ _NAMES = {
     "Pair": "rows",
     "Prepared": "prepare",
     "Source": "rows",
-    "Summary": "build",
+    "Summary": "summary",
     "TileRow": "rows",
     "assign": "split",
     "audit": "audit",
@@ -27,7 +27,7 @@ _NAMES = {
     "load_npy_tile": "load",
     "open_pack": "pack",
     "pair": "pair",
-    "plan": "build",
+    "plan": "counts",
     "prepare": "prepare",
     "read_metadata": "metadata",
     "scan": "scan",
@@ -75,7 +75,7 @@ __all__ = [
 
 if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contracts/test_public_names.py holds them equal
     from firstlight.dataset.audit import Audit
-    from firstlight.dataset.build import Summary, plan
+    from firstlight.dataset.counts import plan
     from firstlight.dataset.load import DiffusionTileDataset, NoiseTileDataset, load_npy_tile
     from firstlight.dataset.metadata import read_metadata
     from firstlight.dataset.pack import PackDataset, PackWriter, open_pack, unpack, write_pack
@@ -84,8 +84,9 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contrac
     from firstlight.dataset.rows import Pair, Source, TileRow
     from firstlight.dataset.scan import Manifest
     from firstlight.dataset.split import assign
+    from firstlight.dataset.summary import Summary
     from firstlight.dataset.unscale import unscale_set
-    from firstlight.dataset.verify import Checks
+    from firstlight.dataset.verdict import Checks
 else:
 
     def __getattr__(name: str) -> Any:

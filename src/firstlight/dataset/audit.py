@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from firstlight import io
 from firstlight.dataset.alike import Match
 from firstlight.dataset.compare import Content, compare
-from firstlight.dataset.contradict import Judged, judge
+from firstlight.dataset.contradict import WRONG, Judged, NoiseCheck, judge
 from firstlight.dataset.listing import Listing, by_cause, few, of_folder, of_set, unreadable
 from firstlight.dataset.metadata import METADATA
 from firstlight.dataset.store import INDEX, Store, open_set
@@ -49,7 +49,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was looked at and what was found; `passed` where there is no leak."""
+    """What was looked at and what was found; `passed` where there is no leak and every image could be looked at."""
 
     what: str
     tiles: int
@@ -62,8 +62,20 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """True where nothing leaks and no label is contradicted."""
-        return not self.leaks
+        """True where nothing leaks, no label is contradicted, and nothing was unreadable: what is not seen is not cleared."""
+        return not self.leaks and not self.unreadable
+
+    @property
+    def verdict(self) -> str:
+        """The last line: how many leaks, or how many images hide what they may leak."""
+        if self.leaks:
+            return f"{len(self.leaks)} {'leak' if len(self.leaks) == 1 else 'leaks'} found"
+        hidden = len({path for path, _ in self.unreadable})
+        return (
+            f"no leak found, but NOT passed: {hidden} cannot be read, so nothing is known of them"
+            if hidden
+            else "no leak found"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object: tiles, pairs, splits, leaks, and what was compared."""
@@ -90,8 +102,7 @@ class Audit:
             lines += [f"  and {kinds[kind] - len(some)} more"] if kinds[kind] > len(some) else []
         lines += ["", *(f"note: {n}" for n in self.notes)] if self.notes else []
         lines += [f"unreadable: {few(paths)}: {cause}" for cause, paths in by_cause(self.unreadable)]
-        total = len(self.leaks)
-        return "\n".join([*lines, "", f"{total} {'leak' if total == 1 else 'leaks'} found" if total else "no leak found"])
+        return "\n".join([*lines, "", self.verdict])
 
 
 _TITLES = {
@@ -140,9 +151,9 @@ def _audited(listing: Listing, most: int, pairs: int, tick: Tick | None) -> Audi
     content = compare(listing, most, tick) if most > 0 else Content([], 0, 0, 0, 0, 1, [])
     same = [set(leak.members) for leak in leaks if leak.kind == "identical"]
     leaks += [leak for leak in _alike(listing, content) if not any(set(leak.members) <= s for s in same)]
-    judged = judge(listing, pairs) if pairs > 0 else Judged(len(listing.pairs), 0, 0, [], [])
+    judged = judge(listing, pairs) if pairs > 0 else Judged(len(listing.pairs), 0, 0, [], [], [])
     leaks += _labels(listing, judged)
-    failed += [f for f in (*content.unreadable, *judged.unreadable) if f not in failed]
+    failed += [*content.unreadable, *judged.unreadable]
     return Audit(
         what="tiles" if listing.tiles else "images",
         tiles=len(listing),
@@ -157,7 +168,7 @@ def _audited(listing: Listing, most: int, pairs: int, tick: Tick | None) -> Audi
             "pairs": judged.looked_at,
             "pairs_open": judged.open,
         },
-        unreadable=tuple(failed),
+        unreadable=tuple(dict.fromkeys(failed)),
         notes=(*listing.notes, *_notes(listing, content, judged)),
     )
 
@@ -165,6 +176,10 @@ def _audited(listing: Listing, most: int, pairs: int, tick: Tick | None) -> Audi
 def _notes(listing: Listing, content: Content, judged: Judged) -> list[str]:
     what = "tiles" if listing.tiles else "images"
     out = [f"{content.compared} of {len(listing)} {what} compared by content, at 1/{content.shrink} of their size"]
+    if len(where := {s for s in listing.split if s}) == 1:
+        out.append(
+            f"all {what} are in one split, {min(where)}: nothing can leak into another, and nothing was compared with it"
+        )
     if content.blank:
         out.append(f"{content.blank} {what} are constant: they show nothing that could leak")
     if content.untried:
@@ -172,7 +187,23 @@ def _notes(listing: Listing, content: Content, judged: Judged) -> list[str]:
             f"{content.untried} pairs with the weakest signs of likeness were not looked at, after {content.refused} in vain"
         )
     if judged.pairs:
-        out.append(f"labels of {judged.looked_at} of {judged.pairs} pairs looked at; {judged.open} show too little to tell")
+        out.append(f"labels of {judged.looked_at} of {judged.pairs} pairs looked at; {judged.open} tell nothing")
+    return out + _noise_notes(judged.noise)
+
+
+def _noise_notes(noise: Sequence[NoiseCheck]) -> list[str]:
+    """What pairs of tiles measure of the noise that rows state: of the noisy one in any case, of the clean one if far off."""
+    out = []
+    ratios = np.array([n.noisy for n in noise])
+    if ratios.size:
+        out.append(
+            f"noise of the noisy tiles: {np.median(ratios):.2f} times the variance that rows say ({ratios.min():.2f} to "
+            f"{ratios.max():.2f}), {ratios.size} pairs of tiles"
+        )
+    clean = np.array([n.clean for n in noise if np.isfinite(n.clean)])
+    if clean.size and not 1 / WRONG < (middle := float(np.median(clean))) < WRONG:
+        why = ": a mean of many frames has the noise of none of them" if middle < 1 else ""
+        out.append(f"doubt: the clean tiles' noise has {middle:.2g} times the variance that their rows say{why}")
     return out
 
 
@@ -215,7 +246,12 @@ def _scene(listing: Listing, scene: str, where: Sequence[int]) -> Leak:
     count = Counter(listing.split[i] for i in where)
     across = [name for name, column in _ACROSS if _differs(listing, where, column)]
     what = "tiles" if listing.tiles else "images"
-    said = " and ".join(f"{split} ({n} {what if n > 1 else what[:-1]})" for split, n in sorted(count.items()))
+    fewest = min(sorted(count), key=lambda s: count[s])  # the likelier strays: their files are named
+    strays = few(_paths(listing, [i for i in where if listing.split[i] == fewest]))
+    said = " and ".join(
+        f"{split} ({n} {what if n > 1 else what[:-1]}{f': {strays}' if split == fewest else ''})"
+        for split, n in sorted(count.items())
+    )
     figure = {"scene": scene, "across": across, **{k: count[k] for k in sorted(count)}}
     paths = _paths(listing, where)
     return Leak("scene", tuple(sorted(count)), paths, figure, f"{scene} is in {said}" + _told(across))
@@ -252,6 +288,7 @@ def _identical(listing: Listing, failed: list[tuple[str, str]]) -> list[Leak]:
             members = [where[k] for k in same]
             if sha and len(_splits(listing, members)) > 1 and not any(set(_paths(listing, members)) <= k for k in known):
                 found.append(_copies(listing, members, sha))
+                known.append(set(found[-1].members))
     return found
 
 
@@ -364,7 +401,17 @@ def _alike_one(listing: Listing, members: list[int], evidence: list[tuple[int, i
 
 def _labels(listing: Listing, judged: Judged) -> list[Leak]:
     out = []
-    for verdict in judged.verdicts:
+    wrong = [v for v in judged.verdicts if v.kind == "noise"]
+    if len(wrong) > 1:  # one model serves many sources: told once
+        members = sorted({v.members[0] for v in wrong})
+        ratios = [v.figures["chi2"] for v in wrong]
+        said = (
+            f"the noise in {len(wrong)} noisy sources has {min(ratios):.2g} to {max(ratios):.2g} times the variance that their "
+            f"rows state: {few(_paths(listing, members))}"
+        )
+        figure = {"contradiction": "noise", "pairs": len(wrong), "chi2": [round(min(ratios), 4), round(max(ratios), 4)]}
+        out.append(Leak("label", _splits(listing, members), _paths(listing, members), figure, said))
+    for verdict in (v for v in judged.verdicts if v.kind != "noise" or len(wrong) == 1):
         noisy, clean = (listing.path[i] for i in verdict.members)
         splits = _splits(listing, verdict.members)
         figure = {"contradiction": verdict.kind, **{k: round(float(v), 4) for k, v in verdict.figures.items()}}

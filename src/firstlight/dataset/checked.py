@@ -10,6 +10,7 @@ from pathlib import Path
 
 from firstlight.dataset.pair import Candidate, candidates, check
 from firstlight.dataset.rows import Pair, Source
+from firstlight.errors import WriteError
 from firstlight.frame import Frame
 
 __all__ = ["Proofs"]
@@ -45,9 +46,14 @@ class Proofs:
         noisy, clean = candidate
         found = check(self._root, noisy, clean, read=read)
         key = (noisy.path, noisy.sha256, clean.path, clean.sha256)
-        with self._lock, self._store.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([key, found.to_dict()]) + "\n")
-            self._known[key] = found
+        try:
+            with self._lock, self._store.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([key, found.to_dict()]) + "\n")
+                self._known[key] = found
+        except OSError as error:
+            raise WriteError(
+                f"{self._store}: cannot be written ({error.strerror or error}); make room and run again"
+            ) from error
 
 
 def _kept(store: Path, wanted: set[Key]) -> Iterator[tuple[Key, Pair]]:
@@ -60,6 +66,9 @@ def _kept(store: Path, wanted: set[Key]) -> Iterator[tuple[Key, Pair]]:
         with store.open("r+b") as file:
             file.truncate(len(whole))
     for line in whole.splitlines():
-        key, fields = json.loads(line)
-        if (found := tuple(key)) in wanted:
-            yield found, Pair(**fields)
+        try:
+            key, fields = json.loads(line)
+            if (found := tuple(key)) in wanted:
+                yield found, Pair(**fields)
+        except (ValueError, TypeError):  # a damaged line says nothing: its pair is looked at again
+            continue

@@ -1,24 +1,26 @@
-"""Labels that the data contradict: a clean image noisier than its noisy one, a pair that does not register."""
+"""Labels that the data contradict: a clean image noisier than its noisy one, a pair that does not register, a noise model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from firstlight.dataset.alike import reduced
 from firstlight.dataset.listing import Listing, unreadable
-from firstlight.dataset.proof import Proof, prove
+from firstlight.dataset.proof import WHITE, Proof, prove
 from firstlight.frame import Frame
+from firstlight.noise import Noise
 
-__all__ = ["Judged", "Verdict", "judge"]
+__all__ = ["WRONG", "Judged", "NoiseCheck", "Verdict", "judge"]
 
 PER_PAIR = 3  # tiles of one pair of sources looked at
 NOISIER = 1.2  # noise of the clean image over that of the noisy one, at one brightness
 SURE = 8.0  # confidence of a registration
 SHIFT = 1.5  # px
 STRUCTURE = 2.0  # detail over noise in a band pass; pure noise: 1.0
+WRONG = 2.0  # measured over stated variance of a proved pair of tiles, or its inverse: another gain or read noise
 PASSED = 0.128  # of white noise by that band pass: sqrt((1/s^2 + 1/t^2)/(4 pi) - 1/(pi (s^2 + t^2))), s = 2, t = 8 px
 
 
@@ -31,14 +33,22 @@ class Verdict(NamedTuple):
     figures: dict[str, float]
 
 
+class NoiseCheck(NamedTuple):
+    """Measured variance over the stated one, of a noisy tile and of its clean one; NaN where it is not stated."""
+
+    noisy: float
+    clean: float
+
+
 class Judged(NamedTuple):
-    """How many pairs of sources were looked at, how many of them tell nothing, and those that the data contradict."""
+    """How many pairs of sources were looked at, how many tell nothing, those that the data contradict, and their noise."""
 
     pairs: int
     looked_at: int
     open: int
     verdicts: list[Verdict]
     unreadable: list[tuple[str, str]]
+    noise: list[NoiseCheck]
 
 
 def judge(listing: Listing, most: int) -> Judged:
@@ -54,17 +64,20 @@ def judge(listing: Listing, most: int) -> Judged:
     room = max(1, most // min(PER_PAIR, max((len(p) for p in every), default=1)))
     taken = [every[j] for j in sorted({round(x) for x in np.linspace(0, len(every) - 1, min(room, len(every)))})]
     failed: list[tuple[str, str]] = []
-    found = [_pair(listing, tiles, failed) for tiles in taken]
-    return Judged(len(every), len(taken), found.count(None), [v for v in found if isinstance(v, Verdict)], failed)
+    noise: list[NoiseCheck] = []
+    found = [_pair(listing, tiles, failed, noise) for tiles in taken]
+    return Judged(len(every), len(taken), found.count(None), [v for v in found if isinstance(v, Verdict)], failed, noise)
 
 
-def _pair(listing: Listing, tiles: Sequence[tuple[int, int]], failed: list[tuple[str, str]]) -> Verdict | bool | None:
+def _pair(
+    listing: Listing, tiles: Sequence[tuple[int, int]], failed: list[tuple[str, str]], noise: list[NoiseCheck]
+) -> Verdict | bool | None:
     """The verdict of one pair of sources; False where nothing contradicts its labels, None where nothing is told."""
     some = [tiles[round(x)] for x in np.linspace(0, len(tiles) - 1, min(PER_PAIR, len(tiles)))]
     votes: list[Verdict | bool] = []
     for i, k in dict.fromkeys(some):
         noisy, clean = (unreadable(listing.read, n, listing.path[n], failed) for n in (i, k))
-        if noisy is not None and clean is not None and (said := _one([i, k], noisy, clean)) is not None:
+        if noisy is not None and clean is not None and (said := _one([i, k], noisy, clean, noise)) is not None:
             votes.append(said)
     against = [v for v in votes if isinstance(v, Verdict)]
     if not votes:
@@ -72,17 +85,34 @@ def _pair(listing: Listing, tiles: Sequence[tuple[int, int]], failed: list[tuple
     return against[0] if 2 * len(against) > len(votes) else False
 
 
-def _one(members: list[int], noisy: Frame, clean: Frame) -> Verdict | bool | None:
+def _one(members: list[int], noisy: Frame, clean: Frame, noise: list[NoiseCheck]) -> Verdict | bool | None:
     proof = prove(noisy, clean)
+    figures = dict(proof.figures)
+    checked = _noise(figures, clean)
+    if checked is not None:
+        noise.append(checked)
     if proof.proved:
         return False
-    figures = dict(proof.figures)
+    if checked is not None and not 1 / WRONG < checked.noisy < WRONG:
+        said = f"the noise in the noisy one has {checked.noisy:.2g} times the variance that its row states"
+        return Verdict(members, "noise", said, figures)
     if noisy.shape != clean.shape:
         return Verdict(members, "unregistered", proof.reason, figures)
     if figures.get("noise_ratio", 0.0) > NOISIER:
         ratio = figures["noise_ratio"]
         return Verdict(members, "noisier", f"the clean image has {ratio:.2f} times the noise of the noisy one", figures)
     return _registration(members, proof, noisy, clean)
+
+
+def _noise(figures: Mapping[str, float], clean: Frame) -> NoiseCheck | None:
+    """What a residual says of the noise that both frames state; None where it is no noise, or none is stated."""
+    white = max(abs(figures.get(k, 1.0)) for k in ("lag1_y", "lag1_x")) <= WHITE
+    if "chi2" not in figures or not white:
+        return None
+    mean = np.nanmedian(np.asarray(clean.data, dtype=np.float64), axis=(-2, -1), keepdims=True)
+    mean = np.broadcast_to(mean, clean.shape)  # the noise may be a map
+    stated = float(np.median(clean.noise.variance(mean))) if isinstance(clean.noise, Noise) else 0.0
+    return NoiseCheck(figures["chi2"], figures["noise_clean"] ** 2 / stated if stated > 0 else float("nan"))
 
 
 def _registration(members: list[int], proof: Proof, noisy: Frame, clean: Frame) -> Verdict | bool | None:

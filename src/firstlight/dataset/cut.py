@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import groupby, pairwise
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,16 @@ def stem(source: Source, plane: int | None = None) -> str:
 def cut(one: Prepared, source: Source, out: Path, *, profile: str, put: Callable[[str, Array], None]) -> Iterator[TileRow]:
     """The rows of an image's tiles, each once its file below `out` has been `put` there (name relative to `out`, array).
 
-    Split, scene and pair are the set's to say and stay empty. Statistics leave out pixels that are not finite.
+    An array that is put is overwritten by the next. Split, scene and pair are the set's to say and stay empty. Statistics
+    leave out pixels that are not finite.
     """
     noise_a, noise_b = _noise(one, put)
     seen = datetime.now(UTC).isoformat()
     name, folder = stem(source, one.plane), f"npy_tiles/{source.domain}/{source.data_type}"
     scaling, overlaps, (height, width) = one.scaling, _overlaps(one), one.shape[-2:]
+    scaled = np.empty((*one.shape[:-2], TILE, TILE), dtype=np.float32)
     for tile, data, flags in _pieces(one, width):
-        scaled, figures, finite = _scaled(data, scaling)
+        figures, finite = _scaled(data, scaling, scaled)
         counts, valid, marked = _flagged(flags, data, finite)
         tile_id = f"{name}_tile_{tile.number:04d}"
         path = f"{folder}/{tile_id}.npy"
@@ -96,14 +99,15 @@ def cut(one: Prepared, source: Source, out: Path, *, profile: str, put: Callable
         )
 
 
-def save(path: Path, array: Array) -> None:
-    """Write a .npy file, whole or not at all. Raises WriteError naming the file."""
+def save(path: Path, array: Array) -> int:
+    """Write a .npy file, whole or not at all; returns its bytes. Raises WriteError naming the file."""
     head = memory.BytesIO()
     array = np.ascontiguousarray(array)
     np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
     with replacing(path) as temp, temp.open("wb") as file:  # not numpy.save, whose error on a full disk has no cause
         file.write(head.getbuffer())
         file.write(array.data)
+    return head.tell() + array.nbytes
 
 
 def _pieces(one: Prepared, width: int) -> Iterator[tuple[Tile, Array, Array | None]]:
@@ -125,23 +129,29 @@ def _overlaps(one: Prepared) -> list[float]:
     return [max(0, a + TILE - b) / TILE for a, b in pairwise(starts)] + [0.0]
 
 
-def _scaled(data: Array, scaling: Scaling) -> tuple[Array, dict[str, Any], bool]:
-    """A tile's scaled values; electron_* [e-] of its finite values and norm_* of the same scaled, None where there are none;
-    and whether all are finite. Block by block, so that what is computed on the way stays in the cache.
+def _scaled(data: Array, scaling: Scaling, out: Array) -> tuple[dict[str, Any], bool]:
+    """A tile's scaled values into `out`; electron_* [e-] of its finite values and norm_* of the same scaled, None where there
+    are none; and whether all are finite. Block by block, so that what is computed on the way stays in the cache.
     """
-    out, flat = np.empty(data.shape, dtype=np.float32), np.ascontiguousarray(data).reshape(-1)
     parts, every = [], True
-    for i in range(0, flat.size, BLOCK):
-        block = flat[i : i + BLOCK]
-        out.reshape(-1)[i : i + BLOCK] = scaling.apply(block)
+    for where in _blocks(data.shape):
+        block = np.ascontiguousarray(data[where])
+        out[where] = scaling.apply(block)
         total = float(block.sum())  # by halves, so that single precision loses nothing
-        if not np.isfinite(total):
+        if not isfinite(total):
             every, block = False, block[np.isfinite(block)]
             total = float(block.sum(dtype=np.float64))
         if block.size:
             rest = block - block.dtype.type(total / block.size)
             parts.append((block.size, total, float(np.square(rest, out=rest).sum()), float(block.min()), float(block.max())))
-    return out, _statistics(np.array(parts), scaling), every
+    return _statistics(np.array(parts), scaling), every
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Rows of one channel, BLOCK values or so at a time."""
+    step = max(1, BLOCK // shape[-1])
+    for lead in np.ndindex(shape[:-2]):
+        yield from ((*lead, slice(y, y + step)) for y in range(0, shape[-2], step))
 
 
 def _statistics(parts: Array, scaling: Scaling) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from firstlight.errors import FrameError
+
 __all__ = ["targets"]
 
 Row = Mapping[str, Any]
@@ -43,10 +45,21 @@ def targets(meta: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.floa
 def _partners(meta: Mapping[str, Any]) -> dict[str, list[tuple[str, float | None]]]:
     """Clean sources of each noisy one, with the brightness of noisy over clean in the files' own units."""
     out: dict[str, list[tuple[str, float | None]]] = defaultdict(list)
-    for pair in meta.get("pairs", ()):
+    for pair in _checked(meta.get("pairs") or ()):
         if pair.get("proved") or meta.get("profile") not in ("physical", None):
-            out[pair["noisy"]].append((pair["clean"], pair.get("figures", {}).get("scale")))
+            out[pair["noisy"]].append((pair["clean"], (pair.get("figures") or {}).get("scale")))
     return out
+
+
+def _checked(pairs: Any) -> Sequence[Mapping[str, Any]]:
+    """The pairs of a set; raises FrameError where one is none."""
+    listed = isinstance(pairs, Sequence) and not isinstance(pairs, str)
+    for pair in pairs if listed else [pairs]:
+        fine = isinstance(pair, Mapping) and all(isinstance(pair.get(k), str) for k in ("noisy", "clean"))
+        figures = (pair.get("figures") or {}) if fine else {}
+        if not fine or not isinstance(figures, Mapping) or not isinstance(figures.get("scale"), int | float | None):
+            raise FrameError(f"tiles: got {pair!r} among the pairs, expected noisy, clean and figures; build the set again")
+    return pairs  # type: ignore[no-any-return]
 
 
 def _name(row: Row, by_source: bool) -> Any:

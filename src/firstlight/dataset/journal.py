@@ -27,7 +27,7 @@ from firstlight.dataset.rows import Source, TileRow
 from firstlight.dataset.store import flags_file
 from firstlight.errors import FrameError, WriteError
 
-__all__ = ["Entry", "Journal", "Rows", "files_of", "locked", "write_set"]
+__all__ = ["Entry", "Journal", "Rows", "files_of", "locked", "owner"]
 
 FOLDER = ".firstlight"
 TILES = "npy_tiles"
@@ -68,8 +68,8 @@ def locked(out: Path) -> Iterator[Journal]:
     Raises WriteError where another process holds it, naming its id, or the folder is somebody else's.
     """
     home = out / FOLDER
-    if not home.is_dir() and out.is_dir() and ((out / TILES).exists() or (out / METADATA).exists()):
-        raise WriteError(f"{out}: holds tiles that no firstlight run wrote; choose another folder")
+    if not home.is_dir() and any((out / name).exists() for name in (TILES, MAPS, METADATA)):
+        raise WriteError(f"{out}: holds tiles or noise maps that no firstlight run wrote; choose another folder")
     try:
         (home / "sources").mkdir(parents=True, exist_ok=True)
         handle = os.open(home / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -87,9 +87,11 @@ def _lock(handle: int, out: Path) -> None:
 
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
         raise WriteError(f"{out}: is being built by process {holder}; wait for it to end, or choose another folder") from None
+    except OSError as error:
+        raise WriteError(f"{out}: its disk knows no locks ({error.strerror or error}); choose a folder on another") from error
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
 
@@ -102,20 +104,25 @@ class Journal:
         self.pairs = out / FOLDER / "pairs.jsonl"
         self._home = out / FOLDER / "sources"
 
-    def agree(self, options: Mapping[str, Any]) -> None:
-        """Note what the tiles depend on; raises FrameError where finished tiles were made with other options."""
-        file = self.out / FOLDER / "options.json"
+    def agree(self, options: Mapping[str, Any], free: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Note what the tiles depend on, and `free` options that may change; returns those of `free` that have, as they were.
+
+        Raises FrameError where finished tiles were made with other options.
+        """
+        file, free = self.out / FOLDER / "options.json", dict(free or {})
         try:
-            before = json.loads(file.read_text())
+            before = json.loads(file.read_text()) if any(self._files()) else {}
         except (OSError, ValueError):
-            before = None
-        if before is not None and before != dict(options) and any(self._files()):
-            changed = sorted(k for k in {*before, *options} if before.get(k) != options.get(k))
-            was, now = (", ".join(f"{k} {o.get(k)!r}" for k in changed) for o in (before, options))
+            before = {}
+        was = {k: v for k, v in before.items() if k not in free}
+        if was and was != dict(options):
+            changed = sorted(k for k in {*was, *options} if was.get(k) != options.get(k))
+            old, new = (", ".join(f"{k} {o.get(k)!r}" for k in changed) for o in (was, options))
             raise FrameError(
-                f"{self.out}: was built with {was}, got {now}; one set, one rule: choose another folder, or remove this one"
+                f"{self.out}: was built with {old}, got {new}; one set, one rule: choose another folder, or remove this one"
             )
-        write_text(file, json.dumps(dict(options), indent=1))
+        write_text(file, json.dumps(dict(options) | free, indent=1))
+        return {k: before[k] for k in free if k in before and before[k] != free[k]}
 
     def _files(self) -> Iterator[Path]:
         yield from sorted(p for p in self._home.glob("*.json") if not p.name.startswith("."))
@@ -166,29 +173,18 @@ class Journal:
                     if ".part." in name or not ours:
                         file.unlink()
                         gone += 1
-        for file in self.out.glob(".*.part.*"):
+        for file in self.out.glob(".[0-9]*.part.*.json"):
             file.unlink()
         return gone
 
 
+def owner(out: Path, path: Path) -> Path | None:
+    """The folder below OUT, kept by its journal, that a path lies in; None where it lies in none."""
+    return next((h for h in (out / n for n in (TILES, MAPS, FOLDER)) if path.resolve().is_relative_to(h.resolve())), None)
+
+
 def _plain(row: TileRow) -> dict[str, Any]:
     return {**vars(row), "flags": dict(row.flags)}
-
-
-def write_set(out: Path, head: Mapping[str, Any], rows: Iterable[dict[str, Any]], domain: str | None = None) -> None:
-    """The metadata of a set, a row a line: with `domain` of that one, else of the whole set; rows come sorted.
-
-    Raises WriteError; a file that is there stays until the new one is whole.
-    """
-    path = out / (METADATA if domain is None else f"metadata_{domain}_incremental.json")
-    with replacing(path) as temp, temp.open("w", encoding="utf-8") as file:
-        text = json.dumps(dict(head), indent=1)
-        file.write(f'{text[:-2]},\n "tiles": [')
-        between = "\n"
-        for row in rows:
-            file.write(f"{between}{json.dumps(row, allow_nan=False)}")
-            between = ",\n"
-        file.write("\n]}\n")
 
 
 def files_of(rows: Iterable[Mapping[str, Any]]) -> set[str]:

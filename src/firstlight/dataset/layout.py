@@ -50,7 +50,7 @@ def rows(layouts: str | Path | Iterable[Layout] | None = None, *, profile: str =
 def match(path: str, known: Sequence[Layout]) -> Label | None:
     """The label of a POSIX path by the first row whose pattern it ends in, from a folder's beginning; None where none does.
 
-    Raises ReadError where a row knows the path but its data_type is none of noisy, clean, unknown.
+    Raises ReadError where a row knows the path but gives it no scene, or a data_type that is none of noisy, clean, unknown.
     """
     for row in known:
         if found := _compiled(row.pattern).search(path):
@@ -65,6 +65,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _label(path: str, row: Layout, groups: Mapping[str, str]) -> Label:
     said = {k: getattr(row, k).format_map(groups) for k in TEMPLATES}
+    if not said["scene"]:
+        raise ReadError(f"layout {row.name!r} finds no scene in {path}, expected text for its template {row.scene!r}")
     kind = row.labels.get(said["data_type"], said["data_type"])
     if kind not in DATA_TYPES:
         raise ReadError(
@@ -183,9 +185,12 @@ def _meaning(tables: Sequence[Mapping[str, Any]]) -> list[tuple[int | None, str,
 
 def _template(text: str, groups: set[str]) -> str:
     try:
-        named = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+        parts = [(name, spec, turned) for _, name, spec, turned in Formatter().parse(text) if name is not None]
     except ValueError as error:
         return f"{text!r} is no template: {error}"
+    if strange := [name for name, spec, turned in parts if spec or turned]:
+        return f"{text!r} asks for a format of {strange[0]}, expected {{{strange[0]}}} alone"
+    named = [name for name, _, _ in parts]
     missing = [n for n in named if n not in groups]
     if not missing:
         return ""

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from firstlight import io
 from firstlight.dataset.join import targets
 from firstlight.dataset.layout import match, rows
+from firstlight.dataset.noise_on import NoiseOn
 from firstlight.dataset.scan import walk
 from firstlight.dataset.store import Store
 from firstlight.errors import FirstlightError, FrameError, ReadError
 from firstlight.frame import Frame, Unit
-from firstlight.noise import Unmodelled
+from firstlight.noise import Noise, Unmodelled
 
 __all__ = ["Listing", "by_cause", "few", "of_folder", "of_set", "unreadable"]
 
@@ -78,7 +79,8 @@ def of_set(meta: Mapping[str, Any], store: Store, folder: Path) -> Listing:
 
     def read(i: int) -> Frame:
         data = store.read(i)
-        return Frame(data, "YX" if data.ndim == 2 else "CYX", Unit.ARBITRARY, Unmodelled("scaled values of a tile"))
+        flags = store.flags(i) if store.has_flags(i) else None
+        return Frame(data, "YX" if data.ndim == 2 else "CYX", Unit.ARBITRARY, _stated(tiles[i], data, folder), flags=flags)
 
     return Listing(
         path=text["npy_path"],
@@ -92,14 +94,39 @@ def of_set(meta: Mapping[str, Any], store: Store, folder: Path) -> Listing:
         read=read,
         file=lambda i: None,
         tiles=True,
-        corner=np.array([(r.get("image_y") or 0, r.get("image_x") or 0) for r in tiles], dtype=np.int64).reshape(-1, 2),
-        size=np.array([r.get("tile_size") or 0 for r in tiles], dtype=np.int64),
+        corner=np.stack([_whole(tiles, "image_y"), _whole(tiles, "image_x")], axis=-1),
+        size=_whole(tiles, "tile_size"),
         figures=[tuple(r.get(k) for k in ("norm_min", "norm_max", "norm_mean", "norm_std")) for r in tiles],
         pairs=_pairs_of_set(meta),
     )
 
 
+def _stated(row: Mapping[str, Any], data: NDArray[Any], folder: Path) -> Noise | Unmodelled:
+    """The noise that a row states, of its tile's scaled values."""
+    laws = [row.get("noise_a"), row.get("noise_b")]
+    if None in laws or not row.get("fixed_scale"):
+        return Unmodelled("the tile's row states no noise")
+    known = dict(zip(("noise_a", "noise_b"), (str(folder / k) if isinstance(k, str) else k for k in laws), strict=True))
+    shape = data.shape if data.ndim == 3 else (1, *data.shape)
+    try:
+        found = NoiseOn([{**row, **known}], scaled=True).parameters(0, shape)
+    except (TypeError, ValueError):
+        return Unmodelled("the tile's row states a noise that is none")
+    return Noise(*(k if data.ndim == 3 else float(k[0, 0, 0]) if k.size == 1 else k[0] for k in found.values()))
+
+
 _COLUMNS = ("npy_path", "split", "scene_id", "data_type", "channel", "level", "source_file", "source_sha256")
+
+
+def _whole(tiles: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.int64]:
+    """A field of whole numbers, 0 where a row lacks it; raises FrameError naming the first row that holds something else."""
+    try:
+        return np.array([r.get(name) or 0 for r in tiles], dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        bad = next(r for r in tiles if not isinstance(r.get(name) or 0, int))
+        raise FrameError(
+            f"tiles: {name} of {bad.get('tile_id')!r} is {bad[name]!r}, expected a whole number; build the set again"
+        ) from None
 
 
 def _pairs_of_set(meta: Mapping[str, Any]) -> list[tuple[int, int]]:
@@ -260,5 +287,6 @@ def unreadable(read: Callable[[int], Frame], i: int, path: str, into: list[tuple
     try:
         return read(i)
     except FirstlightError as error:
-        into.append((path, " ".join(str(error).split())))
+        text = " ".join(str(error).split())
+        into.append((path, text.partition(f"{path}: ")[2] or text))
         return None

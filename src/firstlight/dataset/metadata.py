@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from math import isnan
 from pathlib import Path
 from typing import Any
 
-from firstlight.atomic import write_text
+from firstlight.atomic import replacing
 from firstlight.dataset.rows import TileRow
 from firstlight.errors import FrameError, ReadError
 
-__all__ = ["METADATA", "metadata_file", "read_metadata", "resolve", "rows_of", "write_metadata"]
+__all__ = [
+    "METADATA",
+    "domain_file",
+    "is_inside",
+    "metadata_file",
+    "read_metadata",
+    "resolve",
+    "resolved",
+    "row_lines",
+    "rows_of",
+    "rows_text",
+    "write_metadata",
+    "write_rows",
+]
 
 METADATA = "comprehensive_tiles_metadata.json"
 PATHS = ("npy_path", "flags_path", "noise_a", "noise_b")  # the fields that are, or may be, paths relative to the JSON
@@ -47,17 +62,92 @@ def read_metadata(path: str | Path, *, absolute: bool = True) -> dict[str, Any]:
 
 
 def write_metadata(out: str | Path, meta: Mapping[str, Any]) -> None:
-    """Write OUT's JSON and, of the same shape, one JSON for each domain; each whole or not at all, the set's own last."""
-    out, lines = Path(out), [(row["domain"], json.dumps(row)) for row in meta["tiles"]]
-    for domain in sorted({name for name, _ in lines}):
-        write_text(out / f"metadata_{domain}_incremental.json", _text(meta, [line for name, line in lines if name == domain]))
-    write_text(out / METADATA, _text(meta, [line for _, line in lines]))
+    """Write OUT's JSON and, of the same shape, one JSON for each domain; each whole or not at all, the set's own last.
+
+    meta["tiles"] may be any iterable: rows need not be in memory together. Raises FrameError for a row that is no JSON,
+    WriteError where the disk refuses.
+    """
+    head, domains = {key: value for key, value in meta.items() if key != "tiles"}, dict[str, Callable[[str], None]]()
+    with ExitStack() as files:  # which end in reverse order
+        add = files.enter_context(_rows_file(Path(out) / METADATA, head))
+        for row in meta["tiles"]:
+            text, domain = _text(row), row["domain"]
+            if domain not in domains:
+                domains[domain] = files.enter_context(_rows_file(domain_file(out, domain), head))
+            domains[domain](text)
+            add(text)
 
 
-def _text(meta: Mapping[str, Any], lines: list[str]) -> str:
-    # a row a line: readable, and json's fast encoder knows no indentation
-    head = {**{key: value for key, value in meta.items() if key != "tiles"}, "tiles": []}
-    return json.dumps(head).removesuffix("]}") + "\n" + ",\n".join(lines) + "\n]}\n"
+def domain_file(out: str | Path, domain: str) -> Path:
+    """The JSON that holds one domain's rows; raises FrameError for a domain that cannot name a file."""
+    if not re.fullmatch(r"[\w.+-]+", domain):
+        raise FrameError(f"tiles: {domain!r} cannot name a file, expected a domain of letters, digits, . + - _")
+    return Path(out) / f"metadata_{domain}_incremental.json"
+
+
+def write_rows(path: Path, head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON of metadata, `head` and a row a line under "tiles", from rows that need not be in memory together.
+
+    A file that is there stays until the new one is whole. Raises FrameError for a row that is no JSON (NaN is none),
+    WriteError where the disk refuses.
+    """
+    with _rows_file(path, head) as add:
+        for row in rows:
+            add(_text(row))
+
+
+@contextmanager
+def _rows_file(path: Path, head: Mapping[str, Any]) -> Iterator[Callable[[str], None]]:
+    """What adds the text of a row to a file that takes its name where the block ends well."""
+    between = "\n"
+    with replacing(path) as temp, temp.open("w", encoding="utf-8") as file:
+
+        def add(text: str) -> None:
+            nonlocal between
+            file.write(between + text)
+            between = ",\n"
+
+        file.write(f'{_text(head)[:-1]}{", " if head else ""}"tiles": [')
+        yield add
+        file.write("\n]}\n")
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(value), allow_nan=False)  # not json.dump, nor an indent: both encode in Python
+    except (TypeError, ValueError) as error:
+        name = value.get("tile_id", "the set's head")
+        raise FrameError(
+            f"tiles: {name} is no JSON ({error}); expected finite numbers, texts, lists, dicts and None"
+        ) from error
+
+
+def row_lines(path: Path) -> list[bytes]:
+    """The text of each row in a file that `write_rows` made; [] where rows and lines do not go one to one."""
+    text = rows_text(path)
+    rows = text.split(b",\n")
+    good = text.count(b"\n") == len(rows) - 1 and all(row[:1] == b"{" and row[-1:] == b"}" for row in rows)
+    return rows if good else []
+
+
+def rows_text(path: Path) -> bytes:
+    """What stands between the first and the last row's line ends in a file that `write_rows` made; b"" in another."""
+    text = path.read_bytes()
+    start = text.find(_OPEN) + len(_OPEN)
+    return text[start : -len(_CLOSE)] if start >= len(_OPEN) and text.endswith(_CLOSE) else b""
+
+
+_OPEN, _CLOSE = b'"tiles": [\n', b"\n]}\n"
+
+
+def is_inside(path: Any) -> bool:
+    """True for a path that stays in the folder it is relative to, wherever it is read: neither a drive nor ".." in it."""
+    return (
+        isinstance(path, str)
+        and path[:1] not in ("", "/", "\\")
+        and path[1:2] != ":"
+        and (".." not in path or ".." not in path.replace("\\", "/").split("/"))
+    )
 
 
 def rows_of(tiles: Any) -> list[dict[str, Any]]:
@@ -91,5 +181,11 @@ def resolve(rows: Iterable[Mapping[str, Any]], root: str | Path) -> list[dict[st
     return [{**row, **{key: _joined(base, row[key]) for key in PATHS if isinstance(row.get(key), str)}} for row in rows]
 
 
+def resolved(paths: Iterable[Any], root: str | Path) -> list[Any]:
+    """Paths made absolute against `root`; what is no text stays."""
+    base = f"{Path(root).absolute()}{os.sep}"
+    return [_joined(base, path) if isinstance(path, str) else path for path in paths]
+
+
 def _joined(base: str, path: str) -> str:
-    return path if Path(path).is_absolute() else base + path
+    return path if os.path.isabs(path) else base + path  # noqa: PTH117  # a Path takes longer than reading the row

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight.dataset.metadata import METADATA, metadata_file, read_metadata, resolve, write_metadata
+from firstlight.dataset.metadata import METADATA, metadata_file, read_metadata, resolved, write_metadata
 from firstlight.dataset.pack_index import index_meta, index_places, index_rows
 from firstlight.dataset.pack_writer import PACK_BYTES, PackWriter
 from firstlight.dataset.store import INDEX, TileFiles, column, flags_file
@@ -158,7 +158,7 @@ def write_pack(out: str | Path, dest: str | Path | None = None, *, pack_bytes: i
     meta = read_metadata(file, absolute=False)
     folder, dest = file.parent, file.parent if dest is None else Path(dest)
     rows = meta["tiles"]
-    files = TileFiles(column(resolve(rows, folder), "npy_path"))
+    files = TileFiles(resolved(column(rows, "npy_path"), folder))
     with PackWriter(dest, pack_bytes=pack_bytes) as writer:
         new = [i for i, row in enumerate(rows) if not writer.has(row)]
         for n, i in enumerate(new):

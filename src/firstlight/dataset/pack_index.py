@@ -9,10 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from firstlight.dataset.rows import TileRow
+from firstlight.dataset.store import INDEX
 from firstlight.errors import FrameError, ReadError
 
-__all__ = ["Place", "index_meta", "index_places", "index_rows", "write_index"]
+__all__ = ["Place", "index_meta", "index_places", "index_rows", "packed_tiles", "write_index"]
 
 _KINDS = {"str": "string", "int": "int64", "float": "float64", "bool": "bool", "str | None": "string"}
 _FIELDS = {field.name: _KINDS.get(str(field.type), "json") for field in fields(TileRow)}
@@ -85,6 +88,27 @@ def index_places(path: Path) -> list[Place]:
     with _open(path) as file:
         table = file.read(columns=list(_PLACE)).to_pydict()
     return [Place(*values) for values in zip(*(table[name] for name in _PLACE), strict=True)]
+
+
+def packed_tiles(out: Path) -> dict[str, bool]:
+    """Every tile_id of a set's index, and whether its packs hold its tile and flags: one may be gone, or cut short."""
+    if not (path := out / INDEX).is_file():
+        return {}
+    places = index_places(path)
+    names = {name for p in places for name in (p.pack, p.flags_pack) if name is not None}
+    lengths: dict[str | None, int] = {None: 1, **{name: _length(path.with_name(name)) for name in names}}
+    return {
+        str(row["tile_id"]): p.pack_row < lengths[p.pack] and (p.flags_row or 0) < lengths[p.flags_pack]
+        for p, row in zip(places, index_rows(path), strict=True)
+    }
+
+
+def _length(path: Path) -> int:
+    """Tiles in a pack, 0 where it cannot be mapped in full length."""
+    try:
+        return len(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError):
+        return 0
 
 
 def index_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,8 @@ from firstlight.dataset.join import targets
 from firstlight.dataset.listing import by_cause
 from firstlight.dataset.store import Store, open_set
 from firstlight.dataset.unscale import unscale
-from firstlight.dataset.verify import SPLITS, Checks, verify
+from firstlight.dataset.verdict import Checks
+from firstlight.dataset.verify import SPLITS, verify
 from firstlight.errors import FirstlightError
 from firstlight.frame import Frame, Unit
 from firstlight.measure.fidelity import affine_fit
@@ -31,6 +32,7 @@ EXAMPLES = 6  # pairs of tiles of each domain
 SIZE = 256  # px a side of an example
 BINS = 28
 MEASURED = 100  # tiles of each kind whose noise is measured where no row predicts it
+LESS = 0.7  # finest detail over predicted noise, below which the prediction is wrong: structure only adds to it
 RELATED = 0.7  # correlation of cell means from which two tiles are brought to one brightness
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 430, 168, 14, 10, 34  # px of a histogram
 LEAKS = 200  # findings on the page; `audit --json` lists all
@@ -130,7 +132,7 @@ def _domain(
         "scenes": checks.counts["scenes"].get(name, 0),
         "kinds": checks.counts["domains"][name],
         "splits": _shares(count),
-        "facts": _facts(own),
+        "facts": [*_facts(own), *_finest(rows, where, kinds, store)],
         "plots": [
             _histogram("signal: mean of a tile", {k: _of(own, k, _signal) for k in kinds}),
             _noises(rows, where, kinds, store),
@@ -154,8 +156,32 @@ def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
         ("calibration", listed("calibration_method")),
         ("scale", listed("fixed_scale", " e-") + shift),
         ("tile", f"{listed('tile_size')} px, {listed('channels')} channels"),
-        ("valid pixels", f"{valid.mean():.3%}, least {valid.min():.1%} in a tile" if valid.size else "unknown"),
+        ("valid pixels", f"{_share(valid.mean())}, least {_share(valid.min())} in a tile" if valid.size else "unknown"),
     ]
+
+
+def _share(value: float) -> str:
+    """A percentage, never rounded up to all."""
+    return "100%" if value == 1 else f"{floor(value * 1e5) / 1e3:.3f}%"
+
+
+def _finest(rows: Sequence[Row], where: Sequence[int], kinds: Sequence[str], store: Store) -> list[tuple[str, str]]:
+    """What the finest detail shows beside what rows predict: white noise, and fine structure with it, so no less than noise."""
+    out = []
+    for kind in kinds:
+        of_kind = [i for i in where if rows[i]["data_type"] == kind]
+        some = [of_kind[k] for k in _spread(len(of_kind), MEASURED)]
+        measured, stated = _measured(rows, some, store), np.array([_noise(rows[i]) for i in some])
+        if not measured.size or not np.isfinite(stated).any():
+            continue
+        a, b = float(np.median(measured)), float(np.nanmedian(stated))
+        lie = f": {a / b:.2g} of that, so rows state too much" if a < LESS * b else ""
+        out.append((f"{kind}, finest detail", f"{_plain(a)} e- (rows predict {_plain(b)}){lie}"))
+    return out
+
+
+def _spread(count: int, most: int) -> list[int]:
+    return sorted({round(x) for x in np.linspace(0, count - 1, min(most, count))})
 
 
 def _of(rows: Sequence[Row], kind: str, value: Any) -> Array:
@@ -180,9 +206,8 @@ def _noises(rows: Sequence[Row], where: Sequence[int], kinds: Sequence[str], sto
 
 def _measured(rows: Sequence[Row], where: Sequence[int], store: Store) -> Array:
     """Standard deviation [e-] of the diagonal Haar detail of at most MEASURED tiles: of white noise its own."""
-    some = sorted({round(x) for x in np.linspace(0, len(where) - 1, min(MEASURED, len(where)))})
     found = []
-    for i in (where[k] for k in some):
+    for i in (where[k] for k in _spread(len(where), MEASURED)):
         try:
             a = unscale(store.read(i), rows[i])
         except FirstlightError:
@@ -277,6 +302,7 @@ def _ticks(low: float, high: float, log: bool) -> list[tuple[float, str]]:
 def _examples(rows: Sequence[Row], where: Sequence[int], store: Store, pairs: Pairs, most: int) -> list[dict[str, Any]]:
     """Pairs spread over scenes, of each the tile with most structure; single tiles where there is no pair."""
     best: dict[tuple[str, str, str], int] = {}
+    signal = sorted((i for i in where if rows[i]["electron_mean"] is not None), key=lambda i: float(rows[i]["electron_mean"]))
     paired = [i for i in where if pairs.clean[i] >= 0]
     for i in paired or where:
         key = (str(rows[i]["scene_id"]), str(rows[i].get("view") or rows[i]["source_file"]), str(rows[i]["data_type"]))
@@ -286,8 +312,11 @@ def _examples(rows: Sequence[Row], where: Sequence[int], store: Store, pairs: Pa
         if of_old is None or (shown["norm_std"] or 0) > (of_old["norm_std"] or 0):
             best[key] = i
     keys = sorted(best, key=lambda k: (SPLITS.index(s) if (s := str(rows[best[k]]["split"])) in SPLITS else 9, k))
-    taken = sorted({round(v) for v in np.linspace(0, len(keys) - 1, min(most, len(keys)))}) if keys else []
-    found = (_example(rows, best[keys[k]], store, pairs) for k in taken)
+    taken = [best[keys[k]] for k in _spread(len(keys), most)]
+    # where views are few, tiles from the faintest to the brightest
+    levels = [i for i in signal if i not in taken and (not paired or pairs.clean[i] >= 0)]
+    taken += [levels[k] for k in _spread(len(levels), most - len(taken))]
+    found = (_example(rows, i, store, pairs) for i in taken)
     return [e for e in found if e is not None]
 
 

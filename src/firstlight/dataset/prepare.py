@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -344,7 +344,7 @@ def grid_of(shape: tuple[int, ...], domain: str, profile: str, name: str | None 
     fitting = [g for g in published if g.shape == tuple(shape)]
     if profile == "physical":
         fitting = [g for g in fitting if not g.gaps]
-        rows, cols = (fitting[0].rows, fitting[0].cols) if fitting else map(_least, shape)
+        rows, cols = (fitting[0].rows, fitting[0].cols) if fitting else (tiles.covering(n, TILE) for n in shape)
         return tiles.grid(shape, rows, cols, TILE)
     named = [g for g in published if g.name == name] or fitting or list(published)
     if not named:
@@ -360,11 +360,3 @@ def grid_of(shape: tuple[int, ...], domain: str, profile: str, name: str | None 
         found = tiles.grid(shape, named[0].rows, named[0].cols, TILE, gaps=True)
         warnings.warn(f"{profile} tile grid of {domain}: {error}; kept as documented", UserWarning, stacklevel=2)
         return found
-
-
-def _least(length: int) -> int:
-    """Tiles that cover `length` px; a stride rounded down can leave a gap before the last, and then it takes one more."""
-    n = max(1, ceil(length / TILE))
-    while n > 1 and length - TILE - (n - 2) * ((length - TILE) // (n - 1)) > TILE:
-        n += 1
-    return n

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from firstlight.box import Box
 from firstlight.calibrate.register import Shift, measure_shift
 from firstlight.dataset import pieces as both
+from firstlight.dataset.alike import reduced
 from firstlight.errors import FrameError
 from firstlight.frame import Frame, Unit
 from firstlight.geometry import Mosaic
@@ -24,6 +26,9 @@ LIMITS = (1 << 18, 1 << 20)  # pixels looked at in a plane: the second where the
 STEPS, FEW = 20, 4  # of registration, per pixel of a block and of a quarter of it
 CONFIDENCE = 8.0  # of registration; two frames of pure noise stay below about 6
 SHIFT = 0.5  # px; beyond it a whole-pixel shift would register better
+PLAIN = 4.0  # standard errors by which a part must be better explained once it is shifted
+CORRELATED = 4.0  # variance of a sum over what a 3 x 3 median leaves of white noise, over that of as many white values
+SMOOTH = 8.0  # px; what is wider is no structure to register by
 LEVEL = 0.15  # of a mosaic's period, what registration of binned periods can tell, where that is more
 FLOOR, RELATED = 0.5, 0.9  # correlation of the means of cells: as it stands, and with their noise taken out
 BIN = 8  # px, a cell's side; doubled while noise hides the relation
@@ -121,7 +126,8 @@ def _prove(pieces: list[both.Piece], figures: dict[str, float]) -> None:
 
 def _registered(pieces: list[both.Piece], figures: dict[str, float]) -> None:
     """Every block, or quarter of a whole plane, that shows enough must lie within the limit: rotation and scale show there."""
-    found = [_shift(*p.frames, STEPS) for p in pieces]
+    looked_at = [p.frames for p in pieces]
+    found = [_shift(n, c, STEPS) for n, c in looked_at]
     best = max(found, key=lambda s: s.confidence)
     figures |= {"shift_y": best.dy, "shift_x": best.dx, "confidence": best.confidence}
     if best.confidence < CONFIDENCE:
@@ -130,14 +136,41 @@ def _registered(pieces: list[both.Piece], figures: dict[str, float]) -> None:
             f"expected {CONFIDENCE:g}"
         )
     if len(pieces) < both.BLOCKS:
-        found += [_shift(n, c, FEW) for n, c in zip(*map(_quarters, pieces[0].frames), strict=True)]
-    sure = [s for s in found if s.confidence >= CONFIDENCE]
+        quarters = list(zip(*map(_quarters, pieces[0].frames), strict=True))
+        found += [_shift(n, c, FEW) for n, c in quarters]
+        looked_at += quarters
     limit = max(SHIFT, LEVEL * max(pieces[0].frames[0].period()))
-    worst = max(sure, key=lambda s: max(abs(s.dy), abs(s.dx)))
-    for what, s, most in (("", best, limit), ("in part ", worst, 2 * limit)):
-        if max(abs(s.dy), abs(s.dx)) >= most:
+    parts = [(s, pair) for s, pair in zip(found, looked_at, strict=True) if s.confidence >= CONFIDENCE]
+    parts.sort(key=lambda k: -max(abs(k[0].dy), abs(k[0].dx)))
+    whole = next(k for k in parts if k[0] is best)
+    for what, (s, pair), most in (("", whole, limit), *(("in part ", part, 2 * limit) for part in parts)):
+        if max(abs(s.dy), abs(s.dx)) >= most and _evidence(*pair, s) > (0 if what == "" else PLAIN):
             figures |= {"shift_y": s.dy, "shift_x": s.dx, "confidence": s.confidence}
             raise _Refused(f"{what}shifted by ({s.dy:.2f}, {s.dx:.2f}) px, expected less than {most:g}")
+
+
+def _evidence(noisy: Frame, clean: Frame, shift: Shift) -> float:
+    """How much better, in standard errors, the clean frame explains the noisy one once it is moved by the shift.
+
+    With m and c the moved and the unmoved one, each on its least-squares line, and s^2 the rest's variance:
+    z = (|n - c|^2 - |n - m|^2) / (2 s |m - c|), Gaussian about -|m - c|/2s where nothing is shifted, +|m - c|/2s where it is.
+    In smooth or faint parts a registration errs by pixels though its confidence is high; z is small there.
+    """
+    from scipy.ndimage import gaussian_filter
+    from scipy.ndimage import shift as move
+
+    # as `reduced` and less what is wide: hot pixels and shading, which all frames of a detector share, stand where they are
+    n, c = (k - gaussian_filter(k, SMOOTH) for k in map(reduced, (noisy, clean)))
+    by = [-d / p for d, p in zip((shift.dy, shift.dx), noisy.period(), strict=True)]
+    edge = ceil(max(map(abs, by))) + 1
+    if min(n.shape) < 4 * edge:
+        return float("inf")
+    inner = np.s_[edge:-edge, edge:-edge]
+    n, still, moved = (k[inner] - k[inner].mean() for k in (n, c, move(c, by)))
+    still, moved = (k * (float((k * n).sum()) / max(float((k * k).sum()), 1e-30)) for k in (still, moved))
+    rest = [float(np.square(n - k).sum()) for k in (still, moved)]
+    apart = (CORRELATED * min(rest) / n.size * float(np.square(moved - still).sum())) ** 0.5
+    return (rest[0] - rest[1]) / (2 * apart) if apart > 0 else 0.0
 
 
 def _shift(noisy: Frame, clean: Frame, steps: int) -> Shift:

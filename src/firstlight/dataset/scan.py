@@ -19,7 +19,7 @@ from firstlight.errors import FirstlightError, ReadError
 from firstlight.io.describe import MAPS
 from firstlight.io.peek import Facts, peek
 
-__all__ = ["Manifest", "read_manifest", "scan", "write_manifest"]
+__all__ = ["Manifest", "check_max_files", "images_below", "read_manifest", "scan", "walk", "write_manifest"]
 
 Tick = Callable[[int, int, str], None]
 OURS = ("comprehensive_tiles_metadata.json", ".firstlight")  # a folder that holds one of these is an output of ours
@@ -83,16 +83,34 @@ def scan(
     links are followed once. A file's exposure is its header's; the name's where the header is silent. Raises ReadError where
     `root` is no folder or the mapping is none; whatever is wrong with a file is listed.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise ReadError(f"{root}: is no folder, expected the one that holds the images")
-    if max_files is not None and max_files < 1:
-        raise ReadError(f"max_files {max_files}, expected at least 1 file per domain")
+    root = images_below(root)
+    check_max_files(max_files)
     paths, shut = walk(root)
     lists = _Lists(unreadable=shut)
     found = _fewer(_matched(paths, layout.rows(layouts, profile=profile), lists), max_files)
     sources = list(_inspected(root, found, lists, tick))
     return Manifest(tuple(sources), *(tuple(sorted(getattr(lists, k))) for k in _LISTS))
+
+
+def images_below(root: str | Path) -> Path:
+    """The folder to scan; raises ReadError where it is none, cannot be entered, or is a tile set of ours."""
+    root = Path(root)
+    if not root.is_dir():
+        raise ReadError(f"{root}: is no folder, expected the one that holds the images")
+    try:
+        inside = os.listdir(root)  # noqa: PTH208
+        (root / OURS[0]).exists()
+    except OSError as error:
+        raise ReadError(f"{root}: cannot be entered ({error.strerror}); grant access to it") from error
+    if not {*OURS}.isdisjoint(inside):
+        raise ReadError(f"{root}: is a tile set, expected the folder that holds the images")
+    return root
+
+
+def check_max_files(max_files: int | None) -> None:
+    """Raises ReadError for a number below 1."""
+    if max_files is not None and max_files < 1:
+        raise ReadError(f"max_files {max_files}, expected at least 1 file per domain")
 
 
 def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -107,21 +125,29 @@ def walk(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
     folders, links = [root], list[Path]()
     while folders or links:
         here = folders.pop() if folders else links.pop(0)
-        if _identity(here) in seen or any((here / name).exists() for name in OURS):
-            continue
-        seen.add(_identity(here))
         try:
+            if _identity(here) in seen or any((here / name).exists() for name in OURS):
+                continue
+            seen.add(_identity(here))
             inside = sorted((here / n for n in os.listdir(here) if not n.startswith(".")), reverse=True)  # noqa: PTH208
         except OSError as error:
             shut.append((here.relative_to(root).as_posix(), f"folder cannot be entered ({error.strerror})"))
             continue
         for path in inside:
-            if path.is_dir() and path.suffix.lower() != ".zarr":
+            if _is(Path.is_dir, path) and path.suffix.lower() != ".zarr":
                 (links if path.is_symlink() else folders).append(path)
             elif not _companion(path):
                 files.append(path)
         links.sort()
     return sorted(p.relative_to(root).as_posix() for p in _once(files)), shut
+
+
+def _is(what: Callable[[Path], bool], path: Path) -> bool:
+    """Path.exists and the like, but False where a link leads to what may not be looked at."""
+    try:
+        return what(path)
+    except OSError:
+        return False
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -130,9 +156,9 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _once(files: Sequence[Path]) -> Iterator[Path]:
     """Without links to files that are there anyway; links that lead nowhere stay, to be listed."""
-    seen = {_identity(p) for p in files if not p.is_symlink() and p.exists()}
+    seen = {_identity(p) for p in files if not p.is_symlink() and _is(Path.exists, p)}
     for path in sorted(files):
-        if path.is_symlink() and path.exists():
+        if path.is_symlink() and _is(Path.exists, path):
             if _identity(path) in seen:
                 continue
             seen.add(_identity(path))
@@ -145,7 +171,7 @@ def _companion(path: Path) -> bool:
         if (
             path.name.endswith(end)
             and Path(path.name.removesuffix(end)).suffix
-            and path.with_name(path.name.removesuffix(end)).exists()
+            and _is(Path.exists, path.with_name(path.name.removesuffix(end)))
         ):
             return True
     return False
@@ -211,9 +237,9 @@ def _inspected(root: Path, found: Sequence[_Found], lists: _Lists, tick: Tick | 
 
 
 def _hashed(path: Path) -> tuple[str, int] | OSError:
-    if not path.is_file() and not path.is_dir():  # a link to nowhere, a pipe: reading says so
-        return "", 0
     try:
+        if not path.is_file() and not path.is_dir():  # a link to nowhere, a pipe: reading says so
+            return "", 0
         files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
         return io.sha256(path), sum(p.stat().st_size for p in files)
     except OSError as error:

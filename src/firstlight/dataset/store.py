@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight.dataset.metadata import METADATA, metadata_file, read_metadata, resolve, rows_of
+from firstlight.dataset.metadata import METADATA, metadata_file, read_metadata, resolve, resolved, rows_of
 from firstlight.errors import FrameError, ReadError
 
 __all__ = ["INDEX", "Store", "TileFiles", "column", "flags_file", "load_tile", "open_set", "open_store"]
@@ -47,6 +47,8 @@ class TileFiles:
     """One .npy file a tile, and NAME.flags.npy beside it where flags are stored."""
 
     def __init__(self, paths: Sequence[str]) -> None:
+        if bad := [i for i, path in enumerate(paths) if not isinstance(path, str)][:1]:
+            raise FrameError(f"tiles: npy_path of row {bad[0]} is {paths[bad[0]]!r}, expected the path of its tile")
         self._paths = np.array(paths, dtype=np.dtypes.StringDType())  # no Python object a tile: workers share the memory
 
     def __len__(self) -> int:
@@ -101,7 +103,7 @@ def open_set(out: str | Path) -> tuple[dict[str, Any], Store, Path]:
         raise ReadError(f"{path}: is no tile set, it has neither {METADATA} nor {INDEX}")
     file = metadata_file(path)
     meta = read_metadata(file, absolute=False)
-    return meta, TileFiles(column(resolve(meta["tiles"], file.parent), "npy_path")), file.parent
+    return meta, TileFiles(resolved(column(meta["tiles"], "npy_path"), file.parent)), file.parent
 
 
 def open_store(tiles: Any, root: str | Path | None = None) -> tuple[dict[str, Any], Store]:

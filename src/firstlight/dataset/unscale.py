@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,17 @@ def unscale(tile: Array, row: TileRow | Mapping[str, Any]) -> Array:
     scale, offset = (getattr(row, k, None) if isinstance(row, TileRow) else row.get(k) for k in ("fixed_scale", "fixed_offset"))
     if scale is None:
         raise FrameError("tiles: the row has no fixed_scale, expected the row of the tile's own metadata")
-    return Scaling(float(scale), float(offset or 0.0)).invert(tile)
+    try:
+        return Scaling(float(scale), float(offset or 0.0)).invert(tile)
+    except (TypeError, ValueError, FrameError):
+        name = getattr(row, "tile_id", None) if isinstance(row, TileRow) else row.get("tile_id")
+        raise FrameError(
+            f"tiles: {name or 'a row'} has fixed_scale {scale!r} and fixed_offset {offset!r}, expected a positive number and a "
+            "number; build the set again"
+        ) from None
 
 
-def unscale_set(out: str | Path, dest: str | Path) -> dict[str, Any]:
+def unscale_set(out: str | Path, dest: str | Path, *, tick: Callable[[int, int, str], None] | None = None) -> dict[str, Any]:
     """Write the tile set in `out` in electrons into the new folder `dest`: tiles, flags, noise maps and metadata.
 
     Rows keep their fields; fixed_scale becomes 1, fixed_offset 0, norm_* and quality_score those of the electrons. A packed
@@ -46,6 +53,8 @@ def unscale_set(out: str | Path, dest: str | Path) -> dict[str, Any]:
     rows = [_in_electrons(row) for row in meta["tiles"]]
     with new_folder(dest) as folder, PackWriter(folder) if packed else nullcontext() as packs:
         for i, (row, old) in enumerate(zip(rows, meta["tiles"], strict=True)):
+            if tick:
+                tick(i, len(rows), row["npy_path"])
             tile, flags = unscale(store.read(i), old), store.flags(i)
             if packs is not None:
                 packs.add(row, tile, flags)

@@ -7,7 +7,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstlight.dataset.audit import Audit, Tick, audit_set
-from firstlight.dataset.listing import by_cause, few
+from firstlight.dataset.listing import few
+from firstlight.dataset.metadata import domain_file, is_inside, metadata_file, row_lines, rows_text
 from firstlight.dataset.rows import TileRow
 from firstlight.dataset.store import Store, TileFiles, open_set
-from firstlight.errors import FirstlightError
+from firstlight.dataset.verdict import Check, Checks
+from firstlight.errors import FirstlightError, FrameError
 from firstlight.scaling import Scaling
 
-__all__ = ["Check", "Checks", "verify"]
+__all__ = ["verify"]
 
 Array = NDArray[Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -33,75 +36,6 @@ ASSERTED = (("train", "noisy"), ("validation", "noisy"), ("test", "clean"))
 SAMPLE, CONTENT, PAIRS = 256, 256, 20
 ULPS = 2
 NAMED = 3  # offenders that a sentence names
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check: `ok` True, False, or None where it tells a fact that is right or wrong by the split rule's choice."""
-
-    name: str
-    ok: bool | None
-    sentence: str
-    offenders: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON object."""
-        return {"name": self.name, "ok": self.ok, "sentence": self.sentence, "offenders": list(self.offenders)}
-
-
-@dataclass(frozen=True)
-class Checks:
-    """The verdict on a tile set: the checks, its counts, and the audit. `passed`: no check failed and nothing leaks."""
-
-    out: str
-    tiles: int
-    profile: str
-    split: str
-    checks: tuple[Check, ...]
-    counts: Mapping[str, Any]
-    audit: Audit
-    unreadable: tuple[tuple[str, str], ...] = field(default=())
-
-    @property
-    def passed(self) -> bool:
-        """True where no check failed, every input was readable and the audit passed."""
-        return all(c.ok is not False for c in self.checks) and self.audit.passed
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON object."""
-        return {
-            "passed": self.passed,
-            "out": self.out,
-            "tiles": self.tiles,
-            "profile": self.profile,
-            "split": self.split,
-            "checks": [c.to_dict() for c in self.checks],
-            **self.counts,
-            "audit": self.audit.to_dict(),
-            "unreadable": [{"path": p, "cause": c} for p, c in self.unreadable],
-        }
-
-    def text(self) -> str:
-        """For people: document 0's three tables, the checks, the audit."""
-        lines = [f"{self.out}: {self.tiles} tiles, profile {self.profile}, split {self.split}", "", "split distribution"]
-        total = max(self.tiles, 1)
-        lines += [f"  {k:<12}{n:>8}  {n / total:6.1%}" for k, n in self.counts["splits"].items()]
-        kinds = sorted({t for row in self.counts["types_by_split"].values() for t in row})
-        lines += ["", "data type by split", "  " + " " * 12 + "".join(f"{t:>9}" for t in kinds)]
-        for split, row in self.counts["types_by_split"].items():
-            lines.append(f"  {split:<12}" + "".join(f"{row.get(t, 0):>9}" for t in kinds))
-        lines += ["", "domain distribution"]
-        for domain, row in self.counts["domains"].items():
-            lines.append(f"  {domain:<12}{sum(row.values()):>9}  " + ", ".join(f"{n} {t}" for t, n in sorted(row.items())))
-        lines += ["", "checks"]
-        for check in self.checks:
-            lines.append(f"  {_MARKS[check.ok]:<5} {check.sentence}")
-        lines += [f"        {few(paths)}: {cause}" for cause, paths in by_cause(self.unreadable)]
-        lines += ["", "leakage audit", *(f"  {line}" if line else "" for line in self.audit.text().split("\n"))]
-        return "\n".join([*lines, "", "verified" if self.passed else "NOT verified: see what failed above"])
-
-
-_MARKS = {True: "good", False: "FAIL", None: "note"}
 
 
 def verify(
@@ -119,7 +53,7 @@ def verify(
     schema = _schema(rows)
     checks = [schema]
     if schema.ok:
-        checks += [*_names(rows), *_files(rows, store, folder), _domains(rows, folder, store)]
+        checks += [*_names(rows), *_files(rows, store, folder), _domains(rows, metadata_file(out), store)]
         checks += [*_values(rows, store, sample), _electrons(rows), *_rules(rows, split, profile)]
     bad = tuple((str(u.get("path")), str(u.get("cause"))) for u in meta.get("unreadable", ()))
     checks.append(_check("inputs", [p for p, _ in bad], "every input could be read", "{n} inputs could not be read"))
@@ -144,7 +78,13 @@ def _column(rows: Rows, name: str) -> list[Any]:
 
 def _numbers(rows: Rows, name: str) -> NDArray[np.float64]:
     """A column as float64, NaN where there is none."""
-    return np.array([r.get(name) for r in rows], dtype=np.float64)
+    try:
+        return np.array([r.get(name) for r in rows], dtype=np.float64)
+    except (TypeError, ValueError):
+        bad = next(r for r in rows if not isinstance(r.get(name), int | float | None))
+        raise FrameError(
+            f"tiles: {name} of {bad.get('tile_id')!r} is {bad[name]!r}, expected a number; build the set again"
+        ) from None
 
 
 def _picked(rows: Rows, where: Array) -> list[str]:
@@ -166,7 +106,7 @@ def _names(rows: Rows) -> list[Check]:
     """Tile ids, paths and places are unique, and paths are relative and stay inside."""
     ids, paths = _column(rows, "tile_id"), _column(rows, "npy_path")
     places = [(str(r["tile_id"]).rpartition("_tile_")[0], r["data_type"], r["image_y"], r["image_x"]) for r in rows]
-    outside = [str(p) for p in paths if not _inside(p)]
+    outside = [str(p) for p in paths if not is_inside(p)]
     return [
         _check("tile_id", _twice(ids), "tile ids are unique", "{n} tile ids are used twice"),
         _check("npy_path", _twice(paths), "each row has a tile of its own", "{n} tiles have two rows"),
@@ -179,10 +119,6 @@ def _twice(values: Sequence[Any]) -> list[str]:
     if len(set(values)) == len(values):
         return []
     return [str(v) for v, n in Counter(values).items() if n > 1]
-
-
-def _inside(path: Any) -> bool:
-    return isinstance(path, str) and path[:1] not in ("", "/", "\\") and path[1:2] != ":" and ".." not in path.split("/")
 
 
 def _files(rows: Rows, store: Store, folder: Path) -> list[Check]:
@@ -261,21 +197,24 @@ def _parsed(head: bytes) -> tuple[tuple[int, ...], str, int] | None:
     return (shape, dtype.str, file.tell() + int(np.prod(shape)) * dtype.itemsize) if not order else None
 
 
-def _domains(rows: Rows, folder: Path, store: Store) -> Check:
-    """The metadata of each domain hold that domain's rows."""
+def _domains(rows: Rows, file: Path, store: Store) -> Check:
+    """The metadata of each domain hold that domain's rows, as `file` has them."""
     if not isinstance(store, TileFiles):
         return Check("incremental", True, "packs hold all metadata")
-    by_domain: dict[str, list[Any]] = {}
-    for row in rows:
-        by_domain.setdefault(str(row["domain"]), []).append(row)
-    bad = []
+    by_domain: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        by_domain.setdefault(str(row["domain"]), []).append(i)
+    lines, bad = row_lines(file), []
     for domain, own in sorted(by_domain.items()):
-        path = folder / f"metadata_{domain}_incremental.json"
         try:
-            if json.loads(path.read_bytes())["tiles"] != own:
+            path = domain_file(file.parent, domain)
+            same = len(lines) == len(rows) and rows_text(path) == b",\n".join([lines[i] for i in own])
+            if not same and json.loads(path.read_bytes())["tiles"] != [rows[i] for i in own]:
                 bad.append(f"{path.name} (other rows)")
         except OSError as error:
             bad.append(f"{path.name} ({error.strerror})")
+        except FrameError as error:
+            bad.append(f"{domain} ({error})")
         except (ValueError, KeyError, TypeError):
             bad.append(f"{path.name} (no metadata)")
     return _check("incremental", bad, "the metadata of each domain agree", "{n} metadata files disagree")
@@ -296,8 +235,16 @@ def _values(rows: Rows, store: Store, sample: int | None) -> list[Check]:
         except FirstlightError as error:
             broken.append(str(error))
             continue
-        lists = ((gaps, _gap(row, tile, flags)), (figures, _off(row, tile)), (scaling, _bent(row, tile)))
-        for into, said in lists:
+        asked = (
+            (gaps, partial(_gap, row, tile, flags)),
+            (figures, partial(_off, row, tile)),
+            (scaling, partial(_bent, row, tile)),
+        )
+        for into, ask in asked:
+            try:
+                said = ask()
+            except (TypeError, ValueError, AttributeError):
+                said = "fields of its row that are no numbers"
             if said:
                 into.append(f"{row['tile_id']} ({said})")
     of = f"of {len(where)} tiles read"
@@ -305,7 +252,10 @@ def _values(rows: Rows, store: Store, sample: int | None) -> list[Check]:
         _check("readable", broken, f"all {len(where)} tiles read are whole", "{n} " + of + " are damaged"),
         _check("gaps", gaps, f"no gap that is not flagged, {of}", "{n} " + of + " have unflagged gaps"),
         _check(
-            "figures", figures, f"the rows' figures are the tiles', {of}", "{n} " + of + " have other figures than their rows"
+            "figures",
+            figures,
+            f"the rows' figures are the tiles', {of}",
+            "{n} " + of + " have other figures than their rows; remove these and build again",
         ),
         _check("scaling", scaling, f"electrons come back within {ULPS} ulp, {of}", "{n} " + of + " do not scale back"),
     ]

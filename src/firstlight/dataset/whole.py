@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from glob import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from firstlight.dataset.metadata import is_inside
 from firstlight.errors import FrameError, WriteError
 
 __all__ = ["copy_maps", "new_folder", "save_tile"]
@@ -28,6 +31,8 @@ def new_folder(dest: str | Path) -> Iterator[Path]:
     try:
         if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
             raise WriteError(f"{dest}: exists and is not empty; choose another folder")
+        for left in dest.parent.glob(f".*.part.{escape(dest.name)}"):
+            warnings.warn(f"{left}: left by a run that was killed, or that is still at it; remove it if none is", stacklevel=3)
         temp.mkdir(parents=True)
         yield temp
         temp.replace(dest)
@@ -58,6 +63,6 @@ def copy_maps(rows: Iterable[Mapping[str, Any]], source: Path, dest: Path) -> No
 
 
 def _inside(folder: Path, name: str) -> Path:
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    if not is_inside(name):
         raise FrameError(f"tiles: {name!r} leads out of the set's folder; expected a path relative to its JSON")
     return folder / name

@@ -122,7 +122,8 @@ def restored(plain: Frame, path: Path, tags: dict[str, Any]) -> Frame:
     text = private[len(PRIVATE) :].decode()
     found = {m: np.load(f, mmap_mode="r") for m in describe.MAPS if (f := path.with_name(f"{path.name}.{m}.npy")).is_file()}
     try:
-        data, header = _unscaled(plain.data, **json.loads(text)["storage"]), plain.observation.header
+        stored, header = json.loads(text)["storage"], plain.observation.header
+        data = _unscaled(plain.data, stored["scale"], stored["pedestal"], stored["dtype"])
         if data is not plain.data:  # the tags speak of the stored numbers
             header = replace(header, stated={})
         return describe.attach(data, text, found, header=header, source=str(path))
@@ -135,7 +136,7 @@ def _storage(scale: float, pedestal: int, top: int, dtype: np.dtype[Any]) -> dic
     return {"scale": float(scale), "pedestal": pedestal, "top": top, "dtype": dtype.name}
 
 
-def _unscaled(data: Array, scale: float, pedestal: int, top: int, dtype: str) -> Array:
+def _unscaled(data: Array, scale: float, pedestal: int, dtype: str) -> Array:
     if (scale, pedestal, dtype) == (1.0, 0, data.dtype.name):
         return data
     x = (data.astype(np.float64) - pedestal) / scale
