@@ -10,7 +10,7 @@ from pathlib import Path
 from firstlight import io
 from firstlight.errors import FrameError, WriteError
 
-__all__ = ["distinct", "folder", "placed", "spare", "stem", "target", "targets"]
+__all__ = ["distinct", "folder", "placed", "spare", "stem", "target", "targets", "volume"]
 
 CAMERA = (".arw", ".raf", ".nef", ".cr2", ".cr3")  # read only: a mosaic is written as DNG
 
@@ -30,6 +30,25 @@ def target(source: Path, out: Path, several: bool, to: str | None = None) -> Pat
             f"{out}: unknown format {out.suffix}; expected one of {', '.join(io.FORMATS)}, or a folder: make it first"
         )
     return out / (stem(source) + suffix)
+
+
+def volume(source: Path, out: Path, suffix: str | None) -> Path:
+    """Where the volume of the scan `source` goes: `out` itself, or NAME_rec in the folder `out`, as `suffix` (.zarr) says.
+
+    TIFF in a folder is one file a slice. Raises WriteError where `out` is a file in a folder's place, of no known format, or
+    of another than `suffix`.
+    """
+    named = out.suffix.lower()
+    if named in io.FORMATS and not (out.is_dir() and named != ".zarr"):
+        if suffix is not None and io.FORMATS[named] != io.FORMATS[suffix]:
+            raise WriteError(f"{out}: the recipe's output_format is {suffix}; name the output so, or change the recipe")
+        return out
+    if out.exists() and not out.is_dir():
+        raise WriteError(f"{out}: is a file, expected a folder, or the name of a .zarr, .h5 or .tif")
+    if named[1:].isalpha() and not out.is_dir():
+        raise WriteError(f"{out}: unknown format {named}; expected .zarr, .h5, .tif or recon_#####.tif, or a folder")
+    name = f"{stem(source)}_rec" + ("_#####.tif" if suffix == ".tif" else suffix or ".zarr")
+    return out / name
 
 
 def _suffix(path: Path) -> str:

@@ -15,9 +15,10 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from firstlight import __version__
-from firstlight.cli.options import Files, Inputs, Json, MaybeOut, Out, Switch
+from firstlight.cli.options import Files, Json, MaybeOut, Out, Switch, size
+from firstlight.cli.recipes import center, check, run
 from firstlight.cli.tiles import tiles
-from firstlight.errors import FirstlightError, FrameError
+from firstlight.errors import FirstlightError
 from firstlight.terminal import close_output, emit, emit_rows, lines, one_line_warnings, progress, stoppable
 
 __all__ = ["app", "main"]
@@ -32,6 +33,8 @@ app = App(
 )
 
 app.command(tiles)
+for command in (check, run, center):
+    app.command(command)
 
 
 @app.command
@@ -191,7 +194,7 @@ def restore(
     """
     from firstlight import jobs
 
-    options = jobs.Restoration(detector, unit, ext, strength, std, to, _bytes(memory), assume_white, resume)
+    options = jobs.Restoration(detector, unit, ext, strength, std, to, size(memory), assume_white, resume)
     with progress(json) as tick:
         rows = jobs.restore(files, out, options, tick)
     return emit_rows(rows, json)
@@ -233,61 +236,6 @@ def measure(
     result, text, passed = jobs.measure(file, restored, truth, peak=peak, detector=detector, unit=unit, ext=ext)
     emit(result, json, lambda: text)
     return 0 if passed else 1
-
-
-@app.command
-def check(recipe: str, file: Path | None = None, *, input_: Inputs = None, json: Json = False) -> int:
-    """Every problem of a recipe at once; nothing runs.
-
-    Parameters
-    ----------
-    recipe
-        A TOML file, or the name of a shipped recipe: photography, microscopy, astronomy, tomography.
-    file
-        An image to check it against.
-    input_
-        Files by the name that the recipe uses: NAME=FILE, such as dark=dark_1.fits dark=dark_2.fits.
-    """
-    from firstlight import jobs
-
-    problems = jobs.check(recipe, file, input_ or [])
-    emit(problems, json, lambda: lines(problems) if problems else "no problems")
-    return 1 if problems else 0
-
-
-@app.command
-def run(
-    recipe: str,
-    file: Path,
-    *,
-    out: Out,
-    detector: str | None = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
-    input_: Inputs = None,
-    json: Json = False,
-) -> int:
-    """Run a recipe on a file.
-
-    Parameters
-    ----------
-    recipe
-        A TOML file, or the name of a shipped recipe: photography, microscopy, astronomy, tomography.
-    file
-        The image.
-    out
-        Output file.
-    detector
-        A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
-    set_
-        A parameter over the recipe's: STEP.PARAMETER=VALUE, such as restore.nonlocal_means.strength=0.8.
-    input_
-        Files by the name that the recipe uses: NAME=FILE, such as dark=dark_1.fits dark=dark_2.fits.
-    """
-    from firstlight import jobs
-
-    row = jobs.run(recipe, file, out, detector=detector, overrides=set_ or [], inputs=input_ or [])
-    emit(row, json, lambda: f"{row['input']} -> {row['output']}  {row['summary']}")
-    return 0
 
 
 @app.command
@@ -333,19 +281,6 @@ def demo(
         rows, text, passed = main_job.run(out, data, detector=detector, tick=tick)
     emit(rows, json, lambda: text)
     return 0 if passed else 1
-
-
-def _bytes(text: str) -> int:
-    units = {"K": 10, "M": 20, "G": 30, "T": 40}
-    number = text.strip().upper().removesuffix("B").removesuffix("I")
-    shift = units.get(number[-1:], 0)
-    try:
-        size = int(float(number[:-1] if shift else number) * 2**shift)
-    except ValueError:
-        size = 0
-    if size < 1:
-        raise FrameError(f"memory {text!r}: expected a size such as 500M or 4G")
-    return size
 
 
 def main(argv: Sequence[str] | None = None) -> int:

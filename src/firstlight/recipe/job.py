@@ -15,10 +15,11 @@ from firstlight.errors import FirstlightError, RecipeError
 from firstlight.frame import Frame, Record
 from firstlight.noise import Detector
 from firstlight.recipe.inputs import Found, Inputs, Place, file_of, find_detector, find_frames
+from firstlight.recipe.reconstruction import expanded
 from firstlight.recipe.step import Parameter, convert, file_kind, near, parameters, resolve
 from firstlight.recipe.text import Recipe, Step, dumps
 
-__all__ = ["Problem", "check", "resolved", "run"]
+__all__ = ["Call", "Problem", "bound", "check", "entered", "files_of", "raise_all", "resolved", "run"]
 
 RUN = "recipe.run"
 DRY_RUN = 64  # px, the side of the part that a check is tried on
@@ -36,14 +37,32 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class _Call:
-    """A step ready to run; `step` names its inputs so that they are found again, `files` are those that enter."""
+class Call:
+    """A step ready to run; `step` names its inputs so that they are found again, `files` are those that enter.
+
+    before: by parameter, the calls that its frames go through first, as those steps' `also` says. whole: nothing is wrong
+    with its parameters, so that it can be tried.
+    """
 
     where: str
     function: Any
     values: Mapping[str, Any]
     step: Step
     files: tuple[Path, ...]
+    before: Mapping[str, tuple[Call, ...]]
+    whole: bool = True
+
+    def ready(self) -> dict[str, Any]:
+        """Its parameters, their frames having been through the calls before."""
+        return {k: _through(v, self.before.get(k, ())) for k, v in self.values.items()}
+
+
+def _through(value: Any, calls: Sequence[Call]) -> Any:
+    if isinstance(value, list):
+        return [_through(v, calls) for v in value]
+    for call in calls:
+        value = call.function(value, **call.values)
+    return value
 
 
 def check(
@@ -53,8 +72,15 @@ def check(
 
     inputs and overrides as in `run`. Without a frame, a name that may be a sibling of the light ("dark") is taken on trust.
     """
-    calls, problems = _prepare(recipe, Place(recipe.folder, inputs or {}, frame), overrides or {})
+    calls, problems = bound(recipe, frame, inputs=inputs, overrides=overrides)
     return problems or ([] if frame is None else _dry_run(calls, frame))
+
+
+def bound(
+    recipe: Recipe, frame: Frame | None, *, inputs: Inputs | None = None, overrides: Mapping[str, Any] | None = None
+) -> tuple[list[Call], list[Problem]]:
+    """The recipe's steps with their parameters, and every problem of them; inputs and overrides as in `run`."""
+    return _prepare(recipe, Place(recipe.folder, inputs or {}, frame), overrides or {})
 
 
 def run(recipe: Recipe, frame: Frame, *, inputs: Inputs | None = None, overrides: Mapping[str, Any] | None = None) -> Frame:
@@ -64,21 +90,26 @@ def run(recipe: Recipe, frame: Frame, *, inputs: Inputs | None = None, overrides
     {"2.strength": ...} or {"restore.nonlocal_means.strength": ...}. Precedence: signature < domain row < recipe <
     override. Raises RecipeError listing every problem before the first step runs, or naming the step that refuses the frame.
     """
-    calls, problems = _prepare(recipe, Place(recipe.folder, inputs or {}, frame), overrides or {})
-    _raise(problems)
+    calls, problems = bound(recipe, frame, inputs=inputs, overrides=overrides)
+    raise_all(problems)
     before = len(frame.history)
-    files = _files(frame, calls)
+    files = files_of(frame, calls)
     for call in calls:
         try:
-            frame = call.function(frame, **call.values)
+            frame = call.function(frame, **call.ready())
         except FirstlightError as error:
             raise RecipeError(f"{call.where}: {error}") from error
+    return entered(frame, calls, before, {str(f): io.sha256(f) for f in files})
+
+
+def entered(frame: Frame, calls: Sequence[Call], before: int, files: Mapping[str, str]) -> Frame:
+    """The frame with the line of the run in its history: the resolved recipe for its lines from `before`, files by sha256."""
     text = dumps(Recipe(tuple(call.step for call in calls)))
-    record = Record(RUN, {"recipe": text, "lines": len(frame.history) - before}, {str(f): io.sha256(f) for f in files})
+    record = Record(RUN, {"recipe": text, "lines": len(frame.history) - before}, files)
     return frame.replace(history=(*frame.history, record))
 
 
-def _files(frame: Frame, calls: Sequence[_Call]) -> list[Path]:
+def files_of(frame: Frame, calls: Sequence[Call]) -> list[Path]:
     """The files that enter and are not in the history yet, each once."""
     light = file_of(frame)
     known = {name for record in frame.history for name in record.inputs}
@@ -88,18 +119,20 @@ def _files(frame: Frame, calls: Sequence[_Call]) -> list[Path]:
 
 def resolved(recipe: Recipe, *, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe with domain rows, preset and overrides written out; raises RecipeError listing what does not resolve."""
-    steps, problems = _merge(recipe, overrides or {})
-    _raise(problems)
-    return replace(recipe, steps=steps, domain=None, preset=None)
+    recipe, steps, problems = _merge(recipe, overrides or {})
+    raise_all(problems)
+    return replace(recipe, steps=steps, domain=None, preset=None, reconstruction=None)
 
 
-def _raise(problems: Sequence[Problem]) -> None:
+def raise_all(problems: Sequence[Problem]) -> None:
+    """Raises RecipeError with every problem, where there are some."""
     if problems:
         raise RecipeError("\n".join(map(str, problems)))
 
 
-def _merge(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[tuple[Step, ...], list[Problem]]:
-    problems: list[Problem] = []
+def _merge(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[Recipe, tuple[Step, ...], list[Problem]]:
+    recipe, faults = expanded(recipe)
+    problems = [Problem(recipe.name, fault) for fault in faults]
     rows: Mapping[str, Mapping[str, Any]] = {}
     try:
         rows = domains.defaults(recipe.domain, recipe.preset)
@@ -114,7 +147,7 @@ def _merge(recipe: Recipe, overrides: Mapping[str, Any]) -> tuple[tuple[Step, ..
         else:
             problems.append(Problem(f"flag {key}", _which(recipe, place, name, found)))
     steps = tuple(replace(s, params={**rows.get(s.use, {}), **s.params, **f}) for s, f in zip(recipe.steps, flags, strict=True))
-    return steps, problems
+    return recipe, steps, problems
 
 
 def _which(recipe: Recipe, place: str, name: str, found: Sequence[int]) -> str:
@@ -128,9 +161,9 @@ def _which(recipe: Recipe, place: str, name: str, found: Sequence[int]) -> str:
     return f"names no step of {recipe.name}; {hint}"
 
 
-def _prepare(recipe: Recipe, place: Place, overrides: Mapping[str, Any]) -> tuple[list[_Call], list[Problem]]:
-    steps, problems = _merge(recipe, overrides)
-    calls = []
+def _prepare(recipe: Recipe, place: Place, overrides: Mapping[str, Any]) -> tuple[list[Call], list[Problem]]:
+    recipe, steps, problems = _merge(recipe, overrides)
+    calls: list[Call] = []
     for i, step in enumerate(steps):
         try:
             function = resolve(step.use)
@@ -143,8 +176,26 @@ def _prepare(recipe: Recipe, place: Place, overrides: Mapping[str, Any]) -> tupl
         problems += [Problem(where, fault) for fault in faults]
         written = replace(step, params={k: f.written for k, f in found.items()}, inputs={})
         files = tuple(path for f in found.values() for path in f.files)
-        calls.append(_Call(where, function, {k: f.value for k, f in found.items()}, written, files))
-    return calls, problems
+        before = {
+            k: done
+            for k, v in step.params.items()
+            if (done := tuple(c for c in calls if isinstance(v, str) and v in c.step.also))
+        }
+        calls.append(Call(where, function, {k: f.value for k, f in found.items()}, written, files, before, not faults))
+    return calls, [*problems, *_unused(recipe.name, steps)]
+
+
+def _unused(name: str, steps: Sequence[Step]) -> list[Problem]:
+    """Names of `also` that no later step takes."""
+    out = []
+    for i, step in enumerate(steps):
+        later = [v for s in steps[i + 1 :] for v in s.params.values() if isinstance(v, str)]
+        out += [
+            Problem(f"{name}: step {i + 1} ({step.use})", f"also {n!r}: no later step takes that input{near(n, later)}")
+            for n in step.also
+            if n not in later
+        ]
+    return out
 
 
 def _bind(step: Step, known: Sequence[Parameter], place: Place) -> tuple[dict[str, Found], list[str]]:
@@ -181,7 +232,7 @@ def _verify(name: str, found: Found, expected: Mapping[str, str]) -> None:
             raise RecipeError(f"{key} has sha256 {digest[:12]}..., the recipe says {expected[key][:12]}...: not the same data")
 
 
-def _dry_run(calls: Sequence[_Call], frame: Frame) -> list[Problem]:
+def _dry_run(calls: Sequence[Call], frame: Frame) -> list[Problem]:
     shape = frame.shape[-2:]
     start = tuple(max(0, (n - DRY_RUN) // 2) // 12 * 12 for n in shape)  # a multiple of every CFA period
     box = Box(start, tuple(min(n, a + DRY_RUN) for n, a in zip(shape, start, strict=True)))
@@ -196,7 +247,8 @@ def _dry_run(calls: Sequence[_Call], frame: Frame) -> list[Problem]:
         warnings.simplefilter("ignore")
         for call in calls:
             try:
-                part = call.function(part, **{k: small(v) for k, v in call.values.items()})
+                values = {k: _through(small(v), call.before.get(k, ())) for k, v in call.values.items()}
+                part = call.function(part, **values)
             except FirstlightError as error:
                 return [Problem(call.where, str(error))]
     return []

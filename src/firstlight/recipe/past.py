@@ -52,7 +52,7 @@ def _ran(record: Record) -> list[tuple[Step, list[str]]]:
         values = [v for value in step.params.values() for v in (value if isinstance(value, list) else [value])]
         return {str(v): record.inputs[v] for v in values if isinstance(v, str) and v in record.inputs}
 
-    return [(Step(s.use, s.params, own(s)), notes if i == 0 else []) for i, s in enumerate(steps)]
+    return [(Step(s.use, s.params, own(s), s.also), notes if i == 0 else []) for i, s in enumerate(steps)]
 
 
 def _line(record: Record) -> tuple[Step, list[str]]:

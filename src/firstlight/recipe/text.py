@@ -17,19 +17,23 @@ import numpy as np
 from firstlight.errors import RecipeError
 from firstlight.recipe.step import near
 
-__all__ = ["Recipe", "Step", "dumps", "flag", "load", "shipped"]
+__all__ = ["Recipe", "Step", "dumps", "flag", "load", "shipped", "source"]
 
-RESERVED = ("use", "inputs")
+RESERVED = ("use", "inputs", "also")
 WIDTH = 100  # columns; longer lists stand one value a line
 
 
 @dataclass(frozen=True)
 class Step:
-    """One line of a recipe: the step's name, its parameters, and sha256 of input files by parameter, to be checked."""
+    """One line of a recipe: the step's name, its parameters, and sha256 of input files by parameter, to be checked.
+
+    also: names of inputs of later steps (white, dark) that go through this step before they are used.
+    """
 
     use: str
     params: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("params", "inputs"):
@@ -40,7 +44,8 @@ class Step:
 class Recipe:
     """Steps in order, the domain and preset whose rows give defaults, and where relative paths start.
 
-    The preset is a published pipeline's constants by name (`firstlight.domains.presets`).
+    The preset is a published pipeline's constants by name (`firstlight.domains.presets`). reconstruction: the table of that
+    name, the last step and how to run all of them on a scan, see recipe/reconstruction.py.
     """
 
     steps: tuple[Step, ...]
@@ -48,6 +53,7 @@ class Recipe:
     preset: str | None = None
     name: str = field(default="recipe", compare=False)
     folder: Path = field(default=Path(), compare=False)
+    reconstruction: Mapping[str, Any] | None = None
 
 
 def shipped() -> tuple[str, ...]:
@@ -61,7 +67,7 @@ def load(path_or_text: str | Path) -> Recipe:
 
     Raises RecipeError listing every unknown key and missing entry; steps and parameters are `check`'s matter.
     """
-    text, name, folder = _source(path_or_text)
+    text, name, folder = source(path_or_text)
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -69,11 +75,15 @@ def load(path_or_text: str | Path) -> Recipe:
     faults = _faults(tree)
     if faults:
         raise RecipeError("\n".join(f"{name}: {fault}" for fault in faults))
-    lines = tuple(Step(s["use"], {k: v for k, v in s.items() if k not in RESERVED}, s.get("inputs", {})) for s in tree["step"])
-    return Recipe(lines, tree.get("domain"), tree.get("preset"), name, folder)
+    lines = tuple(
+        Step(s["use"], {k: v for k, v in s.items() if k not in RESERVED}, s.get("inputs", {}), tuple(s.get("also", ())))
+        for s in tree.get("step", ())
+    )
+    return Recipe(lines, tree.get("domain"), tree.get("preset"), name, folder, tree.get("reconstruction"))
 
 
-def _source(path_or_text: str | Path) -> tuple[str, str, Path]:
+def source(path_or_text: str | Path) -> tuple[str, str, Path]:
+    """The text of a recipe, its name and its folder, as `load` finds it; raises RecipeError where there is none."""
     if isinstance(path_or_text, str) and "\n" in path_or_text:
         return path_or_text, "recipe", Path()
     path = Path(path_or_text)
@@ -93,16 +103,20 @@ def _faults(tree: Mapping[str, Any]) -> list[str]:
     """Everything wrong with the form of a recipe, one line each."""
     from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+    bare = "reconstruction" in tree  # the table alone will do
+
     class Line(BaseModel):
         model_config = ConfigDict(extra="allow", strict=True)
         use: str
         inputs: dict[str, str] = {}
+        also: list[str] = []
 
     class File(BaseModel):
         model_config = ConfigDict(extra="forbid", strict=True)
         domain: str | None = None
         preset: str | None = None
-        step: list[Line] = Field(min_length=1)
+        reconstruction: dict[str, Any] | None = None
+        step: list[Line] = Field([] if bare else ..., min_length=0 if bare else 1)
 
     try:
         File.model_validate(tree)
@@ -116,12 +130,22 @@ def _fault(error: Any) -> str:
     where = f"step {loc[1] + 1}: " if len(loc) > 1 and loc[0] == "step" else ""
     key = loc[-1] if not where or len(loc) > 2 else "step"
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{near(str(key), ('domain', 'preset', 'step'))}"
+        return f"unknown key {key!r}{near(str(key), ('domain', 'preset', 'step', 'reconstruction'))}"
     if error["type"] in ("missing", "too_short") and key == "step":
         return 'holds no step; begin one with a line [[step]] and give it use = "..."'
     if error["type"] == "missing":
         return f'{where}{key!r} is missing; give it use = "calibrate.subtract_offset" or another step'
-    expected = "tables [[step]]" if key == "step" else "a table of sha256 texts by parameter" if "inputs" in loc else "text"
+    expected = (
+        "a table [reconstruction]"
+        if key == "reconstruction"
+        else "a list of names"
+        if "also" in loc
+        else "tables [[step]]"
+        if key == "step"
+        else "a table of sha256 texts by parameter"
+        if "inputs" in loc
+        else "text"
+    )
     return f"{where}{key!r} is {error['input']!r}, expected {expected}"
 
 
@@ -142,10 +166,13 @@ def dumps(recipe: Recipe, comments: Sequence[Sequence[str]] = ()) -> str:
     blocks = ["\n".join(head)] if head else []
     for i, step in enumerate(recipe.steps):
         lines = [f"# {' '.join(c.split())}" for c in (comments[i] if i < len(comments) else ())]
-        lines += ["[[step]]", f"use = {_value(step.use)}", *(f"{_key(k)} = {_wrapped(v)}" for k, v in step.params.items())]
+        lines += ["[[step]]", f"use = {_value(step.use)}", *([f"also = {_value(step.also)}"] if step.also else [])]
+        lines += [f"{_key(k)} = {_wrapped(v)}" for k, v in step.params.items()]
         if step.inputs:
             lines += ["[step.inputs]", *(f"{_key(k)} = {_value(v)}" for k, v in step.inputs.items())]
         blocks.append("\n".join(lines))
+    if recipe.reconstruction is not None:
+        blocks.append("\n".join(["[reconstruction]", *(f"{_key(k)} = {_value(v)}" for k, v in recipe.reconstruction.items())]))
     return "\n\n".join(blocks) + "\n"
 
 

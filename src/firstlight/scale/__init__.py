@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 from firstlight.scale.blocks import BYTES_PER_PIXEL, MEMORY, bands, map_blocks
-from firstlight.scale.sections import Call, Plan, Section, plan, run, settle
+from firstlight.scale.sections import NOTHING, Call, Plan, Seconds, Section, plan, probe, run, sample, settle, timed
 
-__all__ = ["BYTES_PER_PIXEL", "MEMORY", "Call", "Plan", "Section", "bands", "map_blocks", "plan", "run", "settle"]
+__all__ = [
+    "BYTES_PER_PIXEL",
+    "MEMORY",
+    "NOTHING",
+    "Call",
+    "Plan",
+    "Seconds",
+    "Section",
+    "bands",
+    "map_blocks",
+    "plan",
+    "probe",
+    "run",
+    "sample",
+    "settle",
+    "timed",
+]

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from queue import SimpleQueue
 from threading import Lock, Semaphore
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,10 +23,9 @@ from firstlight.box import Box
 from firstlight.errors import FrameError
 from firstlight.frame import Frame
 from firstlight.geometry import Scan
-from firstlight.io import Writer
 from firstlight.needs import Needs, needs_of
 
-__all__ = ["Call", "Plan", "Section", "plan", "run", "settle"]
+__all__ = ["NOTHING", "Call", "Plan", "Seconds", "Section", "plan", "probe", "run", "sample", "settle", "timed"]
 
 BATCH = 16  # slices that the gridding takes at once: sections of whole batches
 SAMPLES = 4  # places of a scan that a sample is taken from
@@ -34,10 +33,14 @@ SAMPLES = 4  # places of a scan that a sample is taken from
 
 @dataclass(frozen=True)
 class Call:
-    """A step with its parameters; frames among them (white, dark) are cut to the section's rows."""
+    """A step with its parameters; frames among them (white, dark) are cut to the section's rows.
+
+    before: by parameter, the calls that its frame goes through first (zingers of the white frames).
+    """
 
     step: Callable[..., Frame]
     params: Mapping[str, Any]
+    before: Mapping[str, tuple[Call, ...]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -73,8 +76,22 @@ class Plan:
     memory: int
 
 
+class Sink(Protocol):
+    """What takes the results, one at a time: a writer of io."""
+
+    def put(self, box: Box, block: Any, std: Any = None) -> None:
+        """Take `block` at `box` (all axes), and its standard error where there is one."""
+
+
+class Seconds(NamedTuple):
+    """What a step took, summed over sections: of CPU, and by the clock of its own thread."""
+
+    cpu: float
+    wall: float
+
+
 def plan(frame: Frame, calls: Sequence[Call], *, memory: int, workers: int, rows: int | None = None, pixels: int = 0) -> Plan:
-    """Sections of as many rows as the memory holds, whole batches of slices where they fit; `rows` at most where given.
+    """Sections of as many rows as the memory holds, whole batches of slices or a power of two; `rows` at most where given.
 
     pixels: of one row of the output (its slice), where that is larger than the row that goes in. Raises FrameError where not
     even one row fits.
@@ -94,7 +111,8 @@ def plan(frame: Frame, calls: Sequence[Call], *, memory: int, workers: int, rows
         )
     most = min(total, rows or max(BATCH, 2 * halo, -(-total // (4 * workers))))
     n = next(k for k in range(most, 0, -1) if needed(k) <= memory)
-    n = n // BATCH * BATCH if BATCH <= n < total else n
+    if n < total and rows is None:
+        n = n // BATCH * BATCH if n >= BATCH else 1 << (n.bit_length() - 1)
     starts = range(0, total, n)
     sections = [Section(y, min(y + n, total), max(0, y - halo), min(total, y + n + halo)) for y in starts]
     return Plan(tuple(sections), halo, min(workers, len(sections)), needed(n))
@@ -104,22 +122,50 @@ def _bytes(frame: Frame, calls: Sequence[Call], rows: int, own: int, workers: in
     """Peak memory: a section being read, `workers` computed, one written."""
     per_row = frame.shape[0] * frame.shape[2]
     section, out = 4.0 * rows * per_row, 4.0 * own * max(pixels, per_row)
-    peak = max((c.needs.memory(frame, c.params, section) for c in calls), default=section)
-    return section + workers * max(peak, section + out) + 2 * out
+    peak = max((c.needs.memory(frame, c.params, section) for c in calls if not c.needs.sample), default=section)
+    return section + workers * max(peak + _fields(frame, calls, rows), section + out) + 2 * out
 
 
-def settle(frame: Frame, calls: Sequence[Call]) -> tuple[list[Call], Frame | None]:
-    """Run what needs a sample of the whole scan once: its call becomes one that states what was found.
+def _fields(frame: Frame, calls: Sequence[Call], rows: int) -> float:
+    """Bytes of a section's white and dark frames, and of what they go through."""
+    total = 0.0
+    for call in calls:
+        for name, value in call.params.items():
+            parts = [v for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, Frame)]
+            size = sum(4.0 * rows * np.prod(v.shape[:-2]) * v.shape[-1] for v in parts if v.shape[-2:] == frame.shape[-2:])
+            total += float(max([size, *(c.needs.memory(frame, c.params, size) for c in call.before.get(name, ()))]))
+    return total
+
+
+def probe(frame: Frame, calls: Sequence[Call], row: int | None = None) -> Frame:
+    """One row (the middle one) with its halo through the calls: what axes, unit, shape and history come out."""
+    y = frame.shape[1] // 2 if row is None else row
+    halo = min(frame.shape[1], sum(c.needs.rows(frame, c.params) for c in calls))
+    return _computed(frame, calls, Section(y, y + 1, max(0, y - halo), min(frame.shape[1], y + 1 + halo)), {})
+
+
+def settle(
+    frame: Frame, calls: Sequence[Call], *, memory: float = np.inf, seconds: dict[str, Seconds] | None = None
+) -> tuple[list[Call], Frame | None]:
+    """Run what needs a sample of the whole scan once, of as many rows as `memory` holds: its call becomes one that states
+    what was found.
 
     Returns the calls for the sections and the sample's frame after the last such step (None where there is none).
     """
+    taken = {} if seconds is None else seconds
     done: list[Call] = []
     found: Frame | None = None
     for call in calls:
         if not call.needs.sample:
             done.append(call)
             continue
-        found = call.step(_sample(frame, done, call.needs.sample), **call.params)
+        rows = call.params.get("rows")
+        copies = call.needs.memory(frame, call.params, 1.0)
+        asked = rows if isinstance(rows, list | tuple) else call.needs.sample
+        part = sample(frame, done, asked, memory=memory, copies=copies, seconds=taken)
+        params = {**call.params, "rows": len(rows)} if isinstance(rows, list | tuple) else call.params
+        with timed(taken, call.name):
+            found = call.step(part, **params)
         record = found.history[-1]
         done.append(Call(_located, {"scan": found.geometry, "record": record, "name": call.name}))
     return done, found
@@ -133,21 +179,53 @@ def _located(frame: Frame, *, scan: Scan, record: Any, name: str) -> Frame:
     return frame.replace(geometry=geometry, history=(*frame.history, record))
 
 
-_located.needs = Needs(0, 1.0)  # type: ignore[attr-defined]
+NOTHING = Needs(0, 1.0)
+_located.needs = NOTHING  # type: ignore[attr-defined]
 
 
-def _sample(frame: Frame, calls: Sequence[Call], rows: int) -> Frame:
-    """About `rows` rows from a few places of the scan, through the steps so far, as one frame."""
+def sample(
+    frame: Frame,
+    calls: Sequence[Call],
+    rows: int | Sequence[int],
+    *,
+    memory: float = np.inf,
+    copies: float = 4.0,
+    seconds: dict[str, Seconds] | None = None,
+) -> Frame:
+    """So many rows from a few places of the scan, or those named, through the calls, as one frame.
+
+    Fewer than asked for where `copies` of them do not fit the memory. Raises FrameError for rows that the scan does not have.
+    """
     total = frame.shape[1]
     halo = min(total, sum(c.needs.rows(frame, c.params) for c in calls))
-    each = max(1, rows // SAMPLES)
-    if total <= rows:
-        starts, each = [0], total
+    if isinstance(rows, int):
+        count = min(_fitting(frame, calls, rows, halo, memory, copies), total)
+        each = max(1, count // SAMPLES)
+        starts = [0] if total <= count else [round(f * (total - each)) for f in np.linspace(0.1, 0.9, SAMPLES)]
+        each = total if total <= count else each
     else:
-        starts = [round(f * (total - each)) for f in np.linspace(0.1, 0.9, SAMPLES)]
-    parts = [_computed(frame, calls, Section(y, y + each, max(0, y - halo), min(total, y + each + halo)), {}) for y in starts]
+        starts, each = [int(r) for r in rows], 1
+        if not starts or min(starts) < 0 or max(starts) >= total:
+            raise FrameError(f"sections: rows {starts}, expected rows of 0..{total - 1}")
+    spans = [Section(y, y + each, max(0, y - halo), min(total, y + each + halo)) for y in starts]
+    parts = [_computed(frame, calls, span, {} if seconds is None else seconds) for span in spans]
     data = np.concatenate([np.asarray(p.data) for p in parts], axis=1)
-    return parts[0].replace(data=data, flags=None, std=None, noise=_unmodelled(parts))
+    flags = None
+    if any(p.flags is not None for p in parts):
+        planes = [np.zeros((1, 1, 1), np.uint8) if p.flags is None else np.asarray(p.flags) for p in parts]
+        flags = np.concatenate([np.broadcast_to(f, p.shape) for f, p in zip(planes, parts, strict=True)], axis=1)
+    return parts[0].replace(data=data, flags=flags, std=None, noise=_unmodelled(parts))
+
+
+def _fitting(frame: Frame, calls: Sequence[Call], rows: int, halo: int, memory: float, copies: float) -> int:
+    """So many rows, or half, a quarter ... of them, SAMPLES at least."""
+    per_row = 4.0 * frame.shape[0] * frame.shape[2]
+    while rows > SAMPLES:
+        each = -(-rows // SAMPLES)
+        if max(_bytes(frame, calls, each + 2 * halo, each, 1, 0) + per_row * rows, copies * per_row * rows) <= memory:
+            break
+        rows //= 2
+    return rows
 
 
 def _unmodelled(parts: Sequence[Frame]) -> Any:
@@ -159,28 +237,28 @@ def _unmodelled(parts: Sequence[Frame]) -> Any:
 def run(
     frame: Frame,
     calls: Sequence[Call],
-    out: Writer,
+    out: Sink,
     sections: Plan,
     *,
     done: Collection[int] = (),
     devices: Sequence[str] = (),
     tick: Callable[[int, int], None] | None = None,
     also: Callable[[Section, str, Frame], None] | None = None,
-) -> dict[str, float]:
-    """Put every section (but those whose first row is in `done`) through the steps into `out`; CPU seconds of each step.
+) -> dict[str, Seconds]:
+    """Put every section (but those whose first row is in `done`) through the steps into `out`; the seconds of each step.
 
     devices: one for each thread that computes, handed to steps that take `device`; the plan's workers otherwise. also: called
     with each section and step, before it, with the frame cut to the section's own rows (to save projections).
     """
     todo = [s for s in sections.sections if s.first not in done]
     total = len(sections.sections)
-    seconds: dict[str, float] = {}
+    seconds: dict[str, Seconds] = {}
     with _Lanes(devices or ["cpu"] * sections.workers) as lanes:
         finished = total - len(todo)
         if tick:
             tick(finished, total)
         for section, result in lanes.results(frame, calls, todo, seconds, also):
-            with _timed(seconds, "write"):
+            with timed(seconds, "write"):
                 stop = section.first + result.shape[0] if "Z" in result.axes else section.stop
                 out.put(_place(result, section.first, stop), result.data, result.std)
             finished += 1
@@ -219,7 +297,7 @@ class _Lanes:
         self._workers.shutdown(wait=True, cancel_futures=True)
 
     def results(
-        self, frame: Frame, calls: Sequence[Call], todo: Sequence[Section], seconds: dict[str, float], also: Any
+        self, frame: Frame, calls: Sequence[Call], todo: Sequence[Section], seconds: dict[str, Seconds], also: Any
     ) -> Iterator[tuple[Section, Frame]]:
         """Results in the order of the sections."""
         waiting: SimpleQueue[Future[Frame] | None] = SimpleQueue()
@@ -237,7 +315,7 @@ class _Lanes:
         frame: Frame,
         calls: Sequence[Call],
         todo: Sequence[Section],
-        seconds: dict[str, float],
+        seconds: dict[str, Seconds],
         also: Any,
         waiting: SimpleQueue[Future[Frame] | None],
     ) -> None:
@@ -246,7 +324,7 @@ class _Lanes:
                 self._slots.acquire()
                 if self._stop:
                     return
-                with _timed(seconds, "read"):
+                with timed(seconds, "read"):
                     part = _read(frame, section)
                     own = [replace(c, params={k: _cut(v, frame, section) for k, v in c.params.items()}) for c in calls]
                 waiting.put(self._workers.submit(self._compute, part, own, section, seconds, also))
@@ -254,7 +332,7 @@ class _Lanes:
             waiting.put(None)
             raise
 
-    def _compute(self, part: Frame, calls: Sequence[Call], section: Section, seconds: dict[str, float], also: Any) -> Frame:
+    def _compute(self, part: Frame, calls: Sequence[Call], section: Section, seconds: dict[str, Seconds], also: Any) -> Frame:
         device = self._devices.get()
         try:
             return _through(part, calls, section, seconds, device, also)
@@ -266,11 +344,13 @@ _clock = Lock()
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.thread_time()
+def timed(seconds: dict[str, Seconds], name: str) -> Iterator[None]:
+    """Add what the block takes in this thread to `seconds[name]`."""
+    cpu, wall = time.thread_time(), time.perf_counter()
     yield
     with _clock:
-        seconds[name] = seconds.get(name, 0.0) + time.thread_time() - start
+        old = seconds.get(name, Seconds(0.0, 0.0))
+        seconds[name] = Seconds(old.cpu + time.thread_time() - cpu, old.wall + time.perf_counter() - wall)
 
 
 def _read(frame: Frame, section: Section) -> Frame:
@@ -288,12 +368,14 @@ def _cut(value: Any, frame: Frame, section: Section) -> Any:
     return part.replace(data=np.asarray(part.data))
 
 
-def _computed(frame: Frame, calls: Sequence[Call], section: Section, seconds: dict[str, float]) -> Frame:
+def _computed(frame: Frame, calls: Sequence[Call], section: Section, seconds: dict[str, Seconds]) -> Frame:
     own = [replace(c, params={k: _cut(v, frame, section) for k, v in c.params.items()}) for c in calls]
     return _own_rows(_through(_read(frame, section), own, section, seconds, "cpu", None), section)
 
 
-def _through(part: Frame, calls: Sequence[Call], section: Section, seconds: dict[str, float], device: str, also: Any) -> Frame:
+def _through(
+    part: Frame, calls: Sequence[Call], section: Section, seconds: dict[str, Seconds], device: str, also: Any
+) -> Frame:
     """The steps one after the other; rows of halo are cut as soon as no later step looks at them."""
     left = [sum(c.needs.rows(part, c.params) for c in calls[i:]) for i in range(len(calls))]
     low, high = section.low, section.high
@@ -303,8 +385,8 @@ def _through(part: Frame, calls: Sequence[Call], section: Section, seconds: dict
             also(section, call.name, _trim(part, section, low, high, 0)[0])
         known = signature(call.step).parameters
         extra = {k: v for k, v in (("device", device), ("workers", 1)) if k in known and k not in call.params}
-        params = {k: _rows(v, part, low - section.low) for k, v in call.params.items()}
-        with _timed(seconds, call.params.get("name", call.name)):
+        with timed(seconds, str(call.params["name"]) if call.step is _located else call.name):
+            params = {k: _rows(_before(v, call.before.get(k, ())), part, low - section.low) for k, v in call.params.items()}
             part = call.step(part, **(params | extra))
     return _trim(part, section, low, high, 0)[0] if "Z" not in part.axes else part
 
@@ -316,6 +398,15 @@ def _trim(part: Frame, section: Section, low: int, high: int, halo: int) -> tupl
     if new == (low, high):
         return part, low, high
     return part.crop(Box((0, new[0] - low, 0), (part.shape[0], new[1] - low, part.shape[2]))), *new
+
+
+def _before(value: Any, calls: Sequence[Call]) -> Any:
+    """A frame, or each of several, through the calls that stand before it."""
+    if isinstance(value, list | tuple):
+        return type(value)(_before(v, calls) for v in value)
+    for call in calls:
+        value = call.step(value, **call.params)
+    return value
 
 
 def _rows(value: Any, part: Frame, offset: int) -> Any:

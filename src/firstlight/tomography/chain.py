@@ -1,0 +1,207 @@
+"""A recipe and a scan made ready: steps with their frames, how they run, what comes out of them, in words too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from inspect import getdoc, signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstlight import recipe as rec
+from firstlight import scale
+from firstlight.errors import FrameError
+from firstlight.frame import Frame, Record
+from firstlight.geometry import Scan
+from firstlight.needs import needs_of
+from firstlight.noise import Unmodelled
+
+__all__ = [
+    "HOUSE",
+    "Job",
+    "Resources",
+    "assumed",
+    "call_of",
+    "cores",
+    "like",
+    "lines",
+    "planned",
+    "prepared",
+    "summary",
+    "takes",
+]
+
+HOUSE = 320 << 20  # bytes: the interpreter, its libraries and compiled loops; measured by tests/tomography/test_run.py
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use and leave behind, as the CLI's flags.
+
+    memory [bytes], of the whole process; workers: threads that compute, None: one for each processor; save_projections: a file
+    for what enters the last step; codec of the outputs; anew: an unfinished output is removed, not gone on with.
+    """
+
+    memory: int = 4 << 30
+    workers: int | None = None
+    save_projections: Path | None = None
+    codec: str | None = None
+    anew: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise FrameError(f"workers {self.workers}, expected at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A scan, the recipe's steps bound to it, the same as calls for sections, and how they run."""
+
+    frame: Frame
+    bound: Sequence[rec.Call]
+    calls: Sequence[scale.Call]
+    options: rec.Options
+    plan: scale.Plan
+    first: Frame
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the output."""
+        return _whole(self.first, self.frame)
+
+
+def takes(frame: Frame, bound: Sequence[rec.Call]) -> bool:
+    """Whether a recipe can run on a frame in sections: a scan, and every step says what it needs."""
+    return frame.axes == "AYX" and isinstance(frame.geometry, Scan) and all(needs_of(c.function) is not None for c in bound)
+
+
+def prepared(frame: Frame, bound: Sequence[rec.Call], options: rec.Options, resources: Resources) -> Job:
+    """The job, its sections planned; one row goes through the steps to see what comes out. Raises as they do, and FrameError
+    for too little memory."""
+    frame, calls = _centred(frame, [call_of(c) for c in bound])
+    first = scale.probe(frame, assumed(frame, calls))
+    plan = planned(frame, calls, first, options, resources)
+    return Job(frame, bound, calls, options, plan, first)
+
+
+def planned(
+    frame: Frame, calls: Sequence[scale.Call], first: Frame | None, options: rec.Options, resources: Resources
+) -> scale.Plan:
+    """Sections within the memory that the program leaves; fewer workers where so many do not fit, unless they are named."""
+    pixels = 0 if first is None else int(np.prod(first.shape[1:])) if "Z" in first.axes else 0
+    most = len(options.devices) or resources.workers or cores()
+    fewest = most if options.devices or resources.workers else 1
+    room = resources.memory - HOUSE
+    for workers in range(most, fewest - 1, -1):
+        try:
+            return scale.plan(frame, calls, memory=room, workers=workers, rows=options.rows, pixels=pixels)
+        except FrameError as error:
+            short = error
+    raise FrameError(f"{short} (of {resources.memory / 2**20:.0f} MiB, {HOUSE / 2**20:.0f} are the program's own)")
+
+
+def call_of(call: rec.Call) -> scale.Call:
+    """A recipe's step as a call for sections."""
+    before = {k: tuple(scale.Call(c.function, c.values) for c in v) for k, v in call.before.items()}
+    return scale.Call(call.function, call.values, before)
+
+
+def _centred(frame: Frame, calls: Sequence[scale.Call]) -> tuple[Frame, list[scale.Call]]:
+    """Centres that a step states for each row belong to the scan, which sections cut."""
+    many = [np.asarray(c.params["center"], dtype=np.float64) for c in calls if isinstance(c.params.get("center"), list | tuple)]
+    if not many or many[-1].shape != (frame.shape[1],) or not isinstance(frame.geometry, Scan):
+        return frame, list(calls)
+    frame = frame.replace(geometry=replace(frame.geometry, center=many[-1]))
+    return frame, [replace(c, params={k: v for k, v in c.params.items() if k != "center"}) for c in calls]
+
+
+def _middle(frame: Frame) -> Frame:
+    assert isinstance(frame.geometry, Scan)
+    known = frame.geometry.center
+    return frame.replace(geometry=replace(frame.geometry, center=(frame.shape[2] - 1) / 2 if known is None else known))
+
+
+_middle.needs = scale.NOTHING  # type: ignore[attr-defined]
+
+
+def assumed(frame: Frame, calls: Sequence[scale.Call]) -> list[scale.Call]:
+    """The calls, with the axis in the middle instead of searched for."""
+    return [scale.Call(_middle, {}) if c.needs.sample else c for c in calls]
+
+
+def _whole(first: Frame, frame: Frame) -> tuple[int, ...]:
+    axis = first.axes.index("Z" if "Z" in first.axes else "Y")
+    return tuple(frame.shape[1] if i == axis else n for i, n in enumerate(first.shape))
+
+
+def like(first: Frame, frame: Frame) -> Frame:
+    """What the output is like: one row's result without its maps; inputs of its history are not hashed as if whole."""
+    history = (*frame.history, *(Record(r.step, r.params) for r in first.history[len(frame.history) :]))
+    noise = first.noise if isinstance(first.noise, Unmodelled) else Unmodelled("made in sections: its noise map was not kept")
+    geometry = first.geometry
+    if isinstance(geometry, Scan) and isinstance(frame.geometry, Scan) and isinstance(frame.geometry.center, np.ndarray):
+        geometry = replace(geometry, center=frame.geometry.center)
+    return first.replace(history=history, noise=noise, flags=None, std=None, geometry=geometry)
+
+
+def lines(job: Job, source: str, goal: str | None, resources: Resources) -> list[str]:
+    """The plan for people: the scan, each step and what it does, sections and memory, the output."""
+    scan = job.frame.geometry
+    assert isinstance(scan, Scan)
+    a, y, x = job.frame.shape
+    turn = np.degrees([scan.angles.min(), scan.angles.max()])
+    pixel = "pixel size unknown" if scan.pixel is None else f"{scan.pixel:g} um"
+    out = [f"{source}: {a} projections of {y} x {x} px, {turn[0]:g} to {turn[1]:g} degrees, {pixel} [{job.frame.unit}]"]
+    out += [f"{i + 1} {_words(c)}" for i, c in enumerate(job.bound)]
+    plan, rows = job.plan, max(s.stop - s.first for s in job.plan.sections)
+    out.append(
+        f"{len(plan.sections)} sections of {rows} rows, halo {plan.halo}, {plan.workers} workers"
+        + (f" on {', '.join(job.options.devices)}" if job.options.devices else "")
+        + f"; {(plan.memory + HOUSE) / 2**20:.0f} MiB at most of {resources.memory / 2**20:.0f}"
+    )
+    size = _size(int(np.prod(job.shape)) * np.dtype(job.options.dtype).itemsize)
+    what = f"{job.first.axes} {' x '.join(map(str, job.shape))} {job.options.dtype} [{job.first.unit}]"
+    return [*out, f"output {goal or ''}: {what}, {size} before compression"]
+
+
+def _size(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def _words(call: rec.Call) -> str:
+    given = {k: v for k, v in call.step.params.items() if v != _default(call.function, k)}
+    params = ", ".join(f"{k}={v}" for k, v in given.items())
+    also = f", {', '.join(call.step.also)} too" if call.step.also else ""
+    first = (getdoc(call.function) or "").split("\n")[0].split(";")[0].rstrip(".")
+    return f"{call.step.use}({params}){also}: {first}"
+
+
+def _default(function: Any, name: str) -> Any:
+    return signature(function).parameters[name].default
+
+
+def summary(job: Job, resources: Resources) -> Mapping[str, Any]:
+    """The plan as plain values."""
+    plan = job.plan
+    return {
+        "steps": [c.step.use for c in job.bound],
+        "sections": len(plan.sections),
+        "rows": max(s.stop - s.first for s in plan.sections),
+        "halo": plan.halo,
+        "workers": plan.workers,
+        "devices": list(job.options.devices),
+        "memory": plan.memory + HOUSE,
+        "memory_limit": resources.memory,
+        "shape": list(job.shape),
+        "axes": job.first.axes,
+        "unit": str(job.first.unit),
+        "dtype": job.options.dtype,
+    }
