@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -27,7 +28,7 @@ class Normal:
 
     def __init__(self, grid: Gridding, weights: Array | None = None) -> None:
         self.size = n = grid.size
-        self.side = int(fft.next_fast_len(2 * n))
+        self.side = 2 * int(fft.next_fast_len(n))
         wide = Gridding(grid.angles, grid.columns, size=2 * n, width=grid.width, filtered=False, pairs=1, workers=1)
         share = np.ones(grid.angles.size) if weights is None else np.asarray(weights, dtype=np.float64)
         waves = np.repeat(share[:, None] / grid.width, grid.width // 2 + 1, axis=1).astype(np.complex64)
@@ -48,6 +49,20 @@ class Normal:
             self._pair(x[i : i + 2], out[i : i + 2], *work)
         self._spare.put(work)
         return out
+
+    def circulant(self) -> Array:
+        """The symbol (side / 2, side / 2) float64 of the best periodic stand-in on a grid of half the side.
+
+        T. Chan (1988): each distance and its alias, weighted by how many pairs of pixels have them.
+        """
+        m = self.side // 2
+        kernel = fft.ifft2(self.transform).real * self.side**2
+        near = np.arange(m) / m
+        far = np.r_[0, np.arange(self.side - m + 1, self.side)]  # the distances j - m that j stands for as well
+        rows = (1 - near)[:, None] * kernel[:m] + near[:, None] * kernel[far]
+        both = (1 - near) * rows[:, :m] + near * rows[:, far]
+        symbol: Array = fft.fft2(both).real
+        return symbol
 
     def _pair(self, x: Array, out: Array, rows: Array, block: Array) -> None:
         """Two slices as one complex image. Columns go in blocks that stay in the cache, and only rows that are not zero."""
@@ -84,3 +99,15 @@ def unpack(z: Array, out: Array) -> None:
     out[0] = z.real
     if len(out) > 1:
         out[1] = z.imag
+
+
+def power(gram: Callable[[Array], Array], size: int, steps: int = 12) -> float:
+    """The largest eigenvalue of a symmetric operator on (1, size, size), by power iteration from fixed noise."""
+    x = np.random.default_rng(0).standard_normal((1, size, size)).astype(np.float32)
+    found = 0.0
+    for _ in range(steps):
+        x /= np.linalg.norm(x)
+        y = gram(x)
+        found = float(np.linalg.norm(y))
+        x = y.copy()
+    return found

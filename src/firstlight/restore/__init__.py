@@ -5,13 +5,45 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_NAMES = {"halo": "denoise", "nonlocal_means": "denoise"}
+_NAMES = {
+    "halo": "denoise",
+    "nonlocal_means": "denoise",
+    "sharpest_center": "center_sharpness",
+    "reconstruct": "reconstruct",
+    "cgls": "iterative",
+    "landweber": "iterative",
+    "least_squares": "iterative",
+    "mlem": "iterative",
+    "osem": "iterative",
+    "sirt": "iterative",
+    "tikhonov": "iterative",
+    "progress": "driver",
+    "total_variation": "primal_dual",
+}
 
-__all__ = ["halo", "nonlocal_means", "reconstruct"]
+__all__ = [
+    "cgls",
+    "halo",
+    "landweber",
+    "least_squares",
+    "mlem",
+    "nonlocal_means",
+    "osem",
+    "progress",
+    "reconstruct",
+    "sharpest_center",
+    "sirt",
+    "tikhonov",
+    "total_variation",
+]
 
 
 if TYPE_CHECKING:
+    from firstlight.restore.center_sharpness import sharpest_center
     from firstlight.restore.denoise import halo, nonlocal_means
+    from firstlight.restore.driver import progress
+    from firstlight.restore.iterative import cgls, landweber, least_squares, mlem, osem, sirt, tikhonov
+    from firstlight.restore.primal_dual import total_variation
 else:
 
     def __getattr__(name: str) -> Any:
