@@ -1,0 +1,75 @@
+"""Where a trained network runs: as fast as the machine allows, over images of any size, tiles equal to the whole."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from firstlight.denoiser import estimate
+from firstlight.errors import ModelError
+from firstlight.model_file import Model
+from firstlight.tiles import blend, cut, plan
+
+__all__ = ["fast_bf16", "predict", "ready"]
+
+Array = NDArray[Any]
+TILE = 512  # px: a tile's activations stay in the caches, its halo costs little
+
+
+def fast_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX); elsewhere bfloat16 is slower than float32."""
+    try:
+        known = torch.cpu.get_capabilities()  # torch 2.10 and newer
+        return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("amx_tile"))
+    except (AttributeError, RuntimeError):
+        return any(bool(getattr(torch.cpu, name, bool)()) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+
+
+class _Half(nn.Module):
+    """A network whose weights and activations are bfloat16, with float32 in and out."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = deepcopy(net).bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x.bfloat16()).float()
+        return out
+
+
+def ready(net: nn.Module, *, bf16: bool | None = None) -> nn.Module:
+    """A copy of the network to predict with, as bfloat16 where `bf16`, or with None where the CPU is fast at it."""
+    half = fast_bf16() if bf16 is None else bf16
+    return (_Half(net) if half else deepcopy(net)).eval().requires_grad_(False)
+
+
+def predict(model: Model, z: Array, *, net: nn.Module | None = None, tile: int | None = None) -> tuple[Array, Array | None]:
+    """The estimate of z, float32 (C, Y, X) or (C, Z, Y, X) in the model's domain, and its log-variance, None without that head.
+
+    net: `ready(model.net)`, to be made once for many images. tile [px]: side of what the network sees at once; results do not
+    depend on it beyond rounding, since tiles overlap by the model's halo and start at multiples of its `multiple`.
+    Raises ModelError for an image of other dimensions than the model's.
+    """
+    net = ready(model.net) if net is None else net
+    dims = len(model.axes)
+    if z.ndim != dims + 1:
+        raise ModelError(f"model: data of shape {z.shape}, expected channels and {model.axes}")
+    side = max(tile or (TILE if dims == 2 else 96), 2 * model.halo + model.multiple)
+    side = -(-side // model.multiple) * model.multiple
+    tiles = plan(z.shape[1:], side, model.halo, model.multiple, model.multiple)
+    found = ((t, _one(net, model, np.ascontiguousarray(cut(z, t), dtype=np.float32))) for t in tiles)
+    out = blend(found, np.empty((2 * z.shape[0], *z.shape[1:]), np.float32))
+    mean, log_variance = out[: z.shape[0]], out[z.shape[0] :]
+    return mean, None if np.isnan(log_variance.flat[0]) else log_variance
+
+
+def _one(net: nn.Module, model: Model, block: Array) -> Array:
+    with torch.inference_mode():
+        mean, log_variance = estimate(net, torch.from_numpy(block)[None], model.scaling["prefilter"])
+        log_variance = torch.full_like(mean, torch.nan) if log_variance is None else log_variance
+        return np.asarray(torch.cat([mean, log_variance], dim=1)[0].numpy())
