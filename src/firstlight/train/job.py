@@ -1,0 +1,230 @@
+"""`firstlight train`: from a file, a folder or a tile set to a model file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstlight import intake, model_file
+from firstlight.dataset.metadata import METADATA
+from firstlight.dataset.store import INDEX
+from firstlight.denoiser import inputs
+from firstlight.errors import FrameError, WriteError
+from firstlight.frame import Frame
+from firstlight.measure.doubts import flat_noise
+from firstlight.model_file import Model
+from firstlight.noise import Noise, Unmodelled
+from firstlight.train import sources
+from firstlight.train.batches import Batches, Planes
+from firstlight.train.budget import budget
+from firstlight.train.loop import Fitted, fit
+from firstlight.train.objectives import METHODS, Method
+from firstlight.train.preview import previewer
+from firstlight.train.validation import Validation, objective_risk, r2r_risk
+
+__all__ = ["Options", "measured", "train"]
+
+WIDE = 5  # px, of a widened hole: noise is taken to correlate two pixels far at most
+JUDGED = 0.2  # a of the held-out risk: noise of variance 1 + a^2, nearly that of the network's use
+PATCHES = 64  # held out, at most
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a training, as the CLI's flags; net: "lean" or "seed"; start: a model to go on from."""
+
+    net: str = "lean"
+    start: Path | None = None
+    budget: str = "60s"
+    batch: int = 8
+    patch: int = 64
+    rate: float = 2e-3
+    alpha: float = 0.5
+    share: float = 0.01
+    hole: int | None = None
+    prefilter: str = "mean"
+    patience: int | None = None
+    min_delta: float = 0.0
+    validations: int = 10
+    seed: int = 0
+    device: str = "cpu"
+    half: bool | None = None
+    detector: str | None = None
+    unit: str | None = None
+    ext: str | None = None
+    assume_white: bool = False
+    widen: bool = False
+    resume: bool = False
+    log: Path | None = None
+    preview: Path | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class _Data:
+    learn: Planes
+    judge: Planes | None  # None: cells of `learn` are held out
+    known: bool  # the noise is, and is white
+    hole: int | None
+
+
+def train(
+    method: str,
+    data: Path,
+    out: Path,
+    options: Options = Options(),
+    tick: Callable[[int, int, str], None] | None = None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Train a network on DATA and write the model; returns its figures.
+
+    Raises FrameError for an unknown method, noise that correlates, or data that a method cannot use, ModelError for a
+    checkpoint of another training, WriteError where one is in the way.
+    """
+    if method not in METHODS:
+        raise FrameError(f"train: method {method!r}, expected one of {', '.join(METHODS)}")
+    if METHODS[method].warning:
+        warnings.warn(str(METHODS[method].warning), UserWarning, stacklevel=2)
+    checkpoint = _checkpoint(out, options.resume)
+    found = _data(method, data, options)
+    model = _model(options, data, command)
+    fitted = _fitted(method, found, model, options, checkpoint, tick)
+    figures = _figures(fitted, found)
+    card = {**model.card, "figures": figures, "method": method}
+    model_file.save(replace(model, net=fitted.net.cpu(), card=card), out)
+    checkpoint.unlink(missing_ok=True)
+    return {"model": str(out), "method": method, **figures}
+
+
+def _checkpoint(out: Path, resume: bool) -> Path:
+    path = out.with_name(f"{out.stem}.checkpoint.safetensors")
+    if path.exists() and not resume:
+        raise WriteError(f"{path}: an unfinished training is there; say --resume to go on with it, or remove it")
+    return path
+
+
+def _data(method: str, data: Path, options: Options) -> _Data:
+    rules = METHODS[method]
+    if (data / METADATA).is_file() or (data / INDEX).is_file():
+        learn = sources.tile_set(data, "train", target=rules.target)
+        return _Data(learn, sources.tile_set(data, "validation", target=rules.target), True, options.hole)
+    frames = sources.folder(data, detector=options.detector, unit=options.unit, ext=options.ext)
+    if method == "supervised":
+        raise FrameError(f"{data}: supervised training needs clean targets; give a tile set whose noisy tiles have them")
+    if method == "n2n":
+        return _Data(sources.pairs(frames), None, True, None)
+    known = all(isinstance(f.noise, Noise) for f in frames)
+    if not known and rules.noise:
+        intake.check_white(next(f for f in frames if isinstance(f.noise, Unmodelled)), f"train {method}")
+    frames = [f if isinstance(f.noise, Noise) else measured(f) for f in frames]
+    hole = options.hole if options.assume_white else _hole(frames, method, rules, options)
+    return _Data(sources.frames(frames), None, known and not _wide(hole), hole)
+
+
+def _wide(hole: int | None) -> bool:
+    return hole is not None and hole > 1
+
+
+def _hole(frames: Sequence[Frame], method: str, rules: Method, options: Options) -> int | None:
+    """The hole as asked, or widened where noise correlates and the user says so."""
+    for frame in frames if rules.white else ():
+        try:
+            intake.check_white(frame, f"train {method}")
+        except FrameError as error:
+            if not (rules.hole and options.widen):
+                raise FrameError(f"{error}" + ("; or --widen the hole" if rules.hole else "")) from error
+            return max(options.hole or 1, WIDE)
+    return options.hole
+
+
+def measured(frame: Frame) -> Frame:
+    """The frame with constant noise as measured in its flat parts, for methods that need its order of magnitude alone.
+
+    Raises FrameError where no flat part is large enough.
+    """
+    found = flat_noise(frame)
+    if found is None or not np.median(found.variance) > 0:
+        raise FrameError(f"training: the noise is unknown ({frame.noise}) and no flat part shows it; give --detector")
+    return frame.replace(noise=Noise(0.0, float(np.median(found.variance)), float(np.median(found.mean))))
+
+
+def _model(options: Options, data: Path, command: str) -> Model:
+    if options.start is not None:
+        return model_file.load(options.start)
+    origin = [{"name": data.name, "licence": options.licence or "not stated"}]
+    common: dict[str, Any] = {"data": origin, "command": command, "seed": options.seed}
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        if options.net == "seed":
+            scaling = {"domain": "stabilised", "prefilter": "zero"}
+            return model_file.new("seed", {"channels": 1}, scaling=scaling, **common)
+        config = {"inputs": inputs(options.prefilter), "outputs": 2}
+        scaling = {"domain": "stabilised", "prefilter": options.prefilter}
+        return model_file.new(options.net, config, scaling=scaling, **common)
+
+
+def _fitted(
+    method: str, data: _Data, model: Model, options: Options, checkpoint: Path, tick: Callable[[int, int, str], None] | None
+) -> Fitted:
+    prefilter = model.scaling["prefilter"]
+    objective = partial(METHODS[method].objective, prefilter=prefilter, **_own(method, data.hole, options))
+    learn = Batches(data.learn, options.batch, options.patch, options.seed, 0.0 if data.judge else 0.1)
+    judge = Batches(data.judge, options.batch, options.patch, options.seed, 0.0) if data.judge else learn
+    held = [b.to(options.device) for b in judge.held_out(PATCHES)]
+    validate: Validation = partial(objective_risk, batches=held, objective=objective)
+    if data.known and not METHODS[method].target:
+        validate = partial(r2r_risk, batches=held, alpha=JUDGED, prefilter=prefilter)
+    return fit(
+        model.net,
+        objective,
+        learn,
+        budget=budget(options.budget),
+        per_epoch=learn.per_epoch(),
+        rate=options.rate,
+        validate=validate,
+        validations=options.validations,
+        patience=options.patience,
+        min_delta=options.min_delta,
+        seed=options.seed,
+        device=options.device,
+        half=options.half,
+        checkpoint=checkpoint,
+        identity={"method": method, "net": model.card["net"], **_own(method, data.hole, options), **_shape(options)},
+        log=options.log,
+        preview=None if options.preview is None else previewer(options.preview, held[0], prefilter),
+        tick=tick,
+    )
+
+
+def _own(method: str, hole: int | None, options: Options) -> Mapping[str, Any]:
+    """The objective's own parameters."""
+    if method == "r2r":
+        return {"alpha": options.alpha}
+    holes = {} if hole is None or not METHODS[method].hole else {"hole": hole}
+    return {"share": options.share, **holes} if method in ("n2v", "n2v2") else holes
+
+
+def _shape(options: Options) -> dict[str, Any]:
+    return {"batch": options.batch, "patch": options.patch, "prefilter": options.prefilter}
+
+
+def _figures(fitted: Fitted, data: _Data) -> dict[str, Any]:
+    best = next((row for row in reversed(fitted.figures) if row["best"]), None)
+    told = {} if best is None else {"risk": best["figure"], "risk_error": best["error"], "best_step": best["step"]}
+    first = fitted.figures[0]["figure"] if fitted.figures else None
+    return {
+        **told,
+        "risk_is": "held-out mean squared error over the noise's variance" if data.known else "held-out loss",
+        "risk_at_start": first,
+        "steps": fitted.steps,
+        "seconds": round(fitted.seconds, 1),
+        "stopped": fitted.stopped,
+    }
