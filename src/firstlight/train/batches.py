@@ -76,6 +76,7 @@ def _size(plane: Plane) -> int:
 class Batches:
     """`batches(step)`: `batch` patches of side `patch` [px] at random places of random planes, flipped and turned.
 
+    colour: all channels of a plane together; else one of them, at random.
     held: share of each plane's cells of patch x patch pixels that no training patch touches; `held_out` returns patches of
     those. Raises FrameError where a plane is too small for both.
     """
@@ -86,6 +87,7 @@ class Batches:
     seed: int = 0
     held: float = 0.1
     augment: bool = True
+    colour: bool = False
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.patch < 8 or not 0 <= self.held < 1:
@@ -109,7 +111,7 @@ class Batches:
         chosen = rng.permutation(len(self.planes))[:count]
         places = [(int(i), y, x) for i in chosen for y, x in self._places(int(i))]
         keep = sorted(rng.permutation(len(places))[:count])
-        patches = [_cut(self.planes[places[k][0]], places[k][1], places[k][2], self.patch) for k in keep]
+        patches = [self._cut(self.planes[i], y, x, rng) for i, y, x in (places[k] for k in keep)]
         return [_stacked(patches[k : k + self.batch]) for k in range(0, len(patches), self.batch)]
 
     def _grid(self, i: int) -> tuple[int, int]:
@@ -139,8 +141,13 @@ class Batches:
         i = int(rng.integers(len(self.planes)))
         plane = self.planes[i]
         y, x = self._place(plane.z.shape[1:], self._held(i), rng)
-        found = _cut(plane, y, x, self.patch)
+        found = self._cut(plane, y, x, rng)
         return turned(found, int(rng.integers(8))) if self.augment else found
+
+    def _cut(self, plane: Plane, y: int, x: int, rng: np.random.Generator) -> Plane:
+        c = 0 if self.colour or len(plane.z) == 1 else int(rng.integers(len(plane.z)))
+        here = (slice(None) if self.colour else slice(c, c + 1), slice(y, y + self.patch), slice(x, x + self.patch))
+        return Plane(*(None if part is None else part[here] for part in plane))  # type: ignore[arg-type]
 
     def _place(self, shape: Sequence[int], held: NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, int]:
         table = np.pad(held, 1)  # what lies beyond the last whole cell is never held out
@@ -152,10 +159,6 @@ class Batches:
             if free.size:
                 return int(y[free[0]]), int(x[free[0]])
         raise FrameError(f"training: no patch of {self.patch} px avoids the held-out cells; give a smaller patch or held share")
-
-
-def _cut(plane: Plane, y: int, x: int, patch: int) -> Plane:
-    return Plane(*(None if part is None else part[:, y : y + patch, x : x + patch] for part in plane))  # type: ignore[arg-type]
 
 
 def _stacked(patches: Sequence[Plane]) -> Batch:

@@ -49,6 +49,7 @@ class Options:
     share: float = 0.01
     hole: int | None = None
     prefilter: str = "mean"
+    colour: bool = False
     patience: int | None = None
     min_delta: float = 0.0
     validations: int = 10
@@ -93,7 +94,7 @@ def train(
         warnings.warn(str(METHODS[method].warning), UserWarning, stacklevel=2)
     checkpoint = _checkpoint(out, options.resume)
     found = _data(method, data, options)
-    model = _model(options, data, command)
+    model = _model(options, data, command, found.learn[0].z.shape[0] if options.colour else 1)
     fitted = _fitted(method, found, model, options, checkpoint, tick)
     figures = _figures(fitted, found)
     card = {**model.card, "figures": figures, "method": method}
@@ -124,7 +125,7 @@ def _data(method: str, data: Path, options: Options) -> _Data:
         intake.check_white(next(f for f in frames if isinstance(f.noise, Unmodelled)), f"train {method}")
     frames = [f if isinstance(f.noise, Noise) else measured(f) for f in frames]
     hole = options.hole if options.assume_white else _hole(frames, method, rules, options)
-    return _Data(sources.frames(frames), None, known and not _wide(hole), hole)
+    return _Data(sources.frames(frames, colour=options.colour), None, known and not _wide(hole), hole)
 
 
 def _wide(hole: int | None) -> bool:
@@ -154,7 +155,7 @@ def measured(frame: Frame) -> Frame:
     return frame.replace(noise=Noise(0.0, float(np.median(found.variance)), float(np.median(found.mean))))
 
 
-def _model(options: Options, data: Path, command: str) -> Model:
+def _model(options: Options, data: Path, command: str, channels: int) -> Model:
     if options.start is not None:
         return model_file.load(options.start)
     origin = [{"name": data.name, "licence": options.licence or "not stated"}]
@@ -165,8 +166,8 @@ def _model(options: Options, data: Path, command: str) -> Model:
         torch.manual_seed(options.seed)
         if options.net == "seed":
             scaling = {"domain": "stabilised", "prefilter": "zero"}
-            return model_file.new("seed", {"channels": 1}, scaling=scaling, **common)
-        config = {"inputs": inputs(options.prefilter), "outputs": 2}
+            return model_file.new("seed", {"channels": channels}, scaling=scaling, **common)
+        config = {"inputs": inputs(options.prefilter, channels), "outputs": 2 * channels}
         scaling = {"domain": "stabilised", "prefilter": options.prefilter}
         return model_file.new(options.net, config, scaling=scaling, **common)
 
@@ -176,8 +177,8 @@ def _fitted(
 ) -> Fitted:
     prefilter = model.scaling["prefilter"]
     objective = partial(METHODS[method].objective, prefilter=prefilter, **_own(method, data.hole, options))
-    learn = Batches(data.learn, options.batch, options.patch, options.seed, 0.0 if data.judge else 0.1)
-    judge = Batches(data.judge, options.batch, options.patch, options.seed, 0.0) if data.judge else learn
+    learn = Batches(data.learn, options.batch, options.patch, options.seed, 0.0 if data.judge else 0.1, colour=options.colour)
+    judge = replace(learn, planes=data.judge, held=0.0) if data.judge else learn
     held = [b.to(options.device) for b in judge.held_out(PATCHES)]
     validate: Validation = partial(objective_risk, batches=held, objective=objective)
     if data.known and not METHODS[method].target:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from firstlight import intake, io
 from firstlight.errors import FirstlightError, FrameError, ReadError
 from firstlight.frame import Frame
-from firstlight.noise import Noise
-from firstlight.restore.denoise import UNTRUSTED
+from firstlight.noise import Noise, spread
+from firstlight.restore.means import UNTRUSTED
 from firstlight.train.batches import Plane, Planes
 
 __all__ = ["expected", "files", "folder", "frames", "pairs", "stabilised", "tile_set"]
@@ -35,10 +35,16 @@ def stabilised(frame: Frame, *, colour: bool = False) -> list[Plane]:
     data = np.asarray(frame.data)
     finite = np.isfinite(data)
     z = noise.stabilise(np.where(finite, data, 0)).astype(np.float32)
-    good = finite & (np.abs(z) < ODD)
+    good = finite & _measurable(data, z, noise)
     if frame.flags is not None:
         good &= (np.asarray(frame.flags) & int(UNTRUSTED)) == 0
     return [p for lead in _leads(frame, colour) for p in _phases(z[lead], good[lead], frame.period())]
+
+
+def _measurable(data: Array, z: Array, noise: Noise) -> Array:
+    """Neither ODD standard deviations above zero signal nor as far below, where the transform is flat."""
+    a, b, offset = (spread(p, data.shape) for p in (noise.a, noise.b, noise.offset))
+    return np.asarray((np.abs(z) < ODD) & (data - offset > -ODD * np.sqrt(b + 0.375 * np.square(a))))
 
 
 def _leads(frame: Frame, colour: bool) -> list[tuple[Any, ...]]:
@@ -166,7 +172,7 @@ def _tile(tiles: Any, i: int) -> Plane:
     image = item["image"].numpy()
     finite = np.isfinite(image)
     z = noise.stabilise(np.where(finite, image, 0)).astype(np.float32)
-    valid = finite & (np.abs(z) < ODD)
+    valid = finite & _measurable(image, z, noise)
     if "valid" in item:
         valid &= item["valid"].numpy()
     target = None
