@@ -104,6 +104,6 @@ def _halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
         for k, half in enumerate(found):
             own = slice((k - first) % 2, None, 2)
             if len(b.z[own]):
-                half.append(Batch(b.z[own], None, None if b.valid is None else b.valid[own]))
+                half.append(Batch(*(None if part is None else part[own] for part in (b.z, b.target, b.valid))))  # type: ignore[arg-type]
         first += len(b.z)
     return found

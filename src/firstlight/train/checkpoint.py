@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from firstlight.atomic import replacing
-from firstlight.errors import ModelError
+from firstlight.errors import ModelError, WriteError
 
 __all__ = ["State", "begin", "load", "save"]
 
@@ -52,13 +52,18 @@ def begin(net: nn.Module, rate: float) -> State:
 
 
 def save(state: State, path: Path, identity: Mapping[str, Any]) -> None:
-    """Write the state; `identity` (JSON) says which training it is of."""
+    """Write the state; `identity` (JSON) says which training it is of. Raises WriteError."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     head = {"version": VERSION, "identity": identity, **{k: getattr(state, k) for k in COUNTERS}}
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in _tensors(state).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temp:
-        save_file(tensors, temp, metadata={KEY: json.dumps(head)})
+        try:
+            save_file(tensors, temp, metadata={KEY: json.dumps(head, allow_nan=False)})
+        except SafetensorError as error:  # the system's errors come wrapped
+            raise WriteError(f"{path}: cannot be written ({error}); name a writable file with room") from error
 
 
 def load(state: State, path: Path, identity: Mapping[str, Any]) -> None:

@@ -16,8 +16,7 @@ from firstlight.dataset.metadata import METADATA
 from firstlight.dataset.store import INDEX
 from firstlight.denoiser import inputs
 from firstlight.errors import FrameError, WriteError
-from firstlight.frame import Frame
-from firstlight.measure.doubts import flat_noise
+from firstlight.frame import Frame, Unit
 from firstlight.model_file import Model
 from firstlight.noise import Noise, Unmodelled
 from firstlight.train import sources
@@ -33,6 +32,7 @@ __all__ = ["Options", "measured", "train"]
 WIDE = 5  # px, of a widened hole: noise is taken to correlate two pixels far at most
 JUDGED = 0.2  # a of the held-out risk: noise of variance 1 + a^2, nearly that of the network's use
 PATCHES = 64  # held out, at most
+TILES = 8  # of a set, whose noise is looked at
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ def _data(method: str, data: Path, options: Options) -> _Data:
     rules = METHODS[method]
     if (data / METADATA).is_file() or (data / INDEX).is_file():
         learn = sources.tile_set(data, "train", target=rules.target)
+        if rules.white and not options.assume_white:
+            _check_tiles(data, method)
         return _Data(learn, sources.tile_set(data, "validation", target=rules.target), True, options.hole)
     frames = sources.folder(data, detector=options.detector, unit=options.unit, ext=options.ext)
     if method == "supervised":
@@ -126,6 +128,20 @@ def _data(method: str, data: Path, options: Options) -> _Data:
     frames = [f if isinstance(f.noise, Noise) else measured(f) for f in frames]
     hole = options.hole if options.assume_white else _hole(frames, method, rules, options)
     return _Data(sources.frames(frames, colour=options.colour), None, known and not _wide(hole), hole)
+
+
+def _check_tiles(data: Path, method: str) -> None:
+    """Raises FrameError where the noise of one of TILES tiles correlates, as far as they have flat parts."""
+    from firstlight.dataset import NoiseTileDataset
+
+    tiles = NoiseTileDataset(data, "train", unit="electron", unmodelled="drop")
+    for i in np.unique(np.linspace(0, len(tiles) - 1, TILES).astype(int)):
+        item = tiles[int(i)]
+        noise = Noise(*(item[name].numpy() for name in ("a", "b", "offset")))
+        try:
+            intake.check_white(Frame(item["image"].numpy(), "CYX", Unit.ELECTRON, noise), f"train {method}")
+        except FrameError as error:
+            raise FrameError(f"{data}: tile {item['tile_id']}: {error}") from error
 
 
 def _wide(hole: int | None) -> bool:
@@ -145,14 +161,21 @@ def _hole(frames: Sequence[Frame], method: str, rules: Method, options: Options)
 
 
 def measured(frame: Frame) -> Frame:
-    """The frame with constant noise as measured in its flat parts, for methods that need its order of magnitude alone.
+    """The frame with constant white noise of the size that its second differences show, where no model is known.
 
-    Raises FrameError where no flat part is large enough.
+    Immerkaer 1996 with a median for the mean. Methods that learn without a noise model need its order of magnitude alone.
+    Raises FrameError where there are none.
     """
-    found = flat_noise(frame)
-    if found is None or not np.median(found.variance) > 0:
-        raise FrameError(f"training: the noise is unknown ({frame.noise}) and no flat part shows it; give --detector")
-    return frame.replace(noise=Noise(0.0, float(np.median(found.variance)), float(np.median(found.mean))))
+    from scipy.ndimage import convolve
+
+    data = np.asarray(frame.data, dtype=np.float64)
+    second = np.outer((1, -2, 1), (1, -2, 1)).reshape(*[1] * (data.ndim - 2), 3, 3)
+    kept = np.abs(convolve(data, second)[..., 1:-1, 1:-1])
+    kept = kept[np.isfinite(kept)]
+    sigma = float(np.median(kept)) / (6 * 0.6745) if kept.size else 0.0
+    if not sigma > 0:
+        raise FrameError("training: the noise is unknown and the data show none; give --detector")
+    return frame.replace(noise=Noise(0.0, sigma**2, float(np.nanmedian(data))))
 
 
 def _model(options: Options, data: Path, command: str, channels: int) -> Model:

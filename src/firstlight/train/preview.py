@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from firstlight import io
+from firstlight.atomic import replacing
 from firstlight.denoiser import estimate
-from firstlight.frame import Frame, Unit
-from firstlight.noise import Unmodelled
 from firstlight.train.batches import Batch
 from firstlight.train.validation import judged
 
@@ -25,6 +23,8 @@ ROWS = 3  # patches
 
 def previewer(folder: Path, batch: Batch, prefilter: str = "mean") -> Callable[[nn.Module, int], None]:
     """A function (net, step) that writes FOLDER/preview-STEP.png: noisy, estimate, their difference (grey = 0, +-4 sigma)."""
+    import cv2
+
     folder.mkdir(parents=True, exist_ok=True)
 
     def draw(net: nn.Module, step: int) -> None:
@@ -33,8 +33,9 @@ def previewer(folder: Path, batch: Batch, prefilter: str = "mean") -> Callable[[
         with judged(net):
             mean = estimate(net, z, prefilter).mean
         rows = [_row(one[0].cpu().numpy(), two[0].cpu().numpy()) for one, two in zip(z, mean, strict=True)]
-        picture = Frame(np.concatenate(rows), "YX", Unit.DISPLAY, Unmodelled("a preview"))
-        io.write(picture, folder / f"preview-{step:07d}.png")
+        _, png = cv2.imencode(".png", np.concatenate(rows))
+        with replacing(folder / f"preview-{step:07d}.png") as temp:
+            temp.write_bytes(png.tobytes())
 
     return draw
 
