@@ -15,11 +15,13 @@ _NAMES = {
     "Plane": "batches",
     "Planes": "batches",
     "budget": "budget",
+    "changed": "job",
     "finetune": "adapt",
     "fit": "loop",
     "frames": "sources",
     "r2r_risk": "validation",
     "tile_set": "sources",
+    "told": "job",
     "train": "job",
 }
 
@@ -33,11 +35,13 @@ __all__ = [
     "Plane",
     "Planes",
     "budget",
+    "changed",
     "finetune",
     "fit",
     "frames",
     "r2r_risk",
     "tile_set",
+    "told",
     "train",
 ]
 
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from firstlight.train.adapt import finetune
     from firstlight.train.batches import Batch, Batches, Plane, Planes
     from firstlight.train.budget import Budget
-    from firstlight.train.job import Options, train
+    from firstlight.train.job import Options, changed, told, train
     from firstlight.train.loop import Fitted, fit
     from firstlight.train.objectives import METHODS
     from firstlight.train.sources import frames, tile_set

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from firstlight.train.objectives import METHODS, Method
 from firstlight.train.preview import previewer
 from firstlight.train.validation import Validation, objective_risk, r2r_risk
 
-__all__ = ["Options", "measured", "train"]
+__all__ = ["Options", "changed", "measured", "told", "train"]
 
 WIDE = 5  # px, of a widened hole: noise is taken to correlate two pixels far at most
 JUDGED = 0.2  # a of the held-out risk: noise of variance 1 + a^2, nearly that of the network's use
@@ -95,12 +95,53 @@ def train(
     checkpoint = _checkpoint(out, options.resume)
     found = _data(method, data, options)
     model = _model(options, data, command, found.learn[0].z.shape[0] if options.colour else 1)
+    _check(options, int(model.net.multiple))  # type: ignore[arg-type]
     fitted = _fitted(method, found, model, options, checkpoint, tick)
     figures = _figures(fitted, found)
     card = {**model.card, "figures": figures, "method": method}
     model_file.save(replace(model, net=fitted.net.cpu(), card=card), out)
     checkpoint.unlink(missing_ok=True)
     return {"model": str(out), "method": method, **figures}
+
+
+def changed(options: Options) -> list[str]:
+    """The flags that differ from their defaults and bear on the weights, as text for the card."""
+    found = []
+    for f in fields(Options):
+        value = getattr(options, f.name)
+        if value == f.default or f.name in ("log", "preview", "resume"):
+            continue
+        flag = f"--{f.name.replace('_', '-')}"
+        text = value.name if isinstance(value, Path) else str(value)
+        found += [flag if value else flag.replace("--", "--no-")] if isinstance(value, bool) else [flag, text]
+    return found
+
+
+def told(row: Mapping[str, Any]) -> str:
+    """A training's figures in a line."""
+    risk = ""
+    if "risk" in row:
+        risk = f"; {row['risk_is']} {row['risk']:.4f}, {row['risk_at_start']:.4f} at the start"
+    return f"{row['model']}: {row['method']}, {row['steps']} steps in {row['seconds']:g} s ({row['stopped']}){risk}"
+
+
+def _check(options: Options, multiple: int) -> None:
+    """Raises FrameError for numbers that no training can use, and a device that is not there."""
+    import torch
+
+    for name, least in (("rate", 0.0), ("alpha", 0.0), ("min_delta", -1e-300)):
+        if not least < getattr(options, name) < float("inf"):
+            raise FrameError(f"train: {name} {getattr(options, name):g}, expected a positive number")
+    for name in ("validations", "patience"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise FrameError(f"train: {name} {value}, expected 1 or more")
+    if options.patch % multiple:
+        raise FrameError(f"train: patch {options.patch} px, expected a multiple of the network's {multiple}")
+    try:
+        torch.zeros(1, device=options.device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise FrameError(f"train: device {options.device!r} is not there ({str(error).splitlines()[0]}); take cpu") from error
 
 
 def _checkpoint(out: Path, resume: bool) -> Path:
