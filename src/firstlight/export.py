@@ -63,13 +63,7 @@ def _sample(model: Model, size: int) -> Tensor:
     """Lengths of `size`, `size` + 1, ... multiples, so that no two axes agree."""
     rng = torch.Generator().manual_seed(size)
     shape = [model.multiple * (size + i) for i in range(len(model.axes))]
-    return 5 + torch.randn((1, _channels(model), *shape), generator=rng)
-
-
-def _channels(model: Model) -> int:
-    config = model.card["net"]["config"]
-    inputs = int(config.get("channels", config.get("inputs", 1)))
-    return inputs // 2 if model.scaling["prefilter"] == "mean" else inputs
+    return 5 + torch.randn((1, model.channels, *shape), generator=rng)
 
 
 def _graph(model: Model, whole: nn.Module, sample: Tensor) -> bytes:

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
 
 from firstlight.atomic import replacing
-from firstlight.denoiser import PREFILTERS, REACH
+from firstlight.denoiser import PREFILTERS, REACH, inputs
 from firstlight.errors import ModelError, WriteError
 from firstlight.nets import build
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-__all__ = ["FORMAT", "Model", "from_checkpoint", "load", "new", "save"]
+__all__ = ["FORMAT", "Model", "from_checkpoint", "load", "new", "save", "shipped"]
 
 FORMAT = 1
 KEY = "firstlight"  # of the header's metadata
@@ -36,12 +36,29 @@ class Model:
     seed, figures, firstlight (the version): JSON values only.
     """
 
+    __pydantic_config__: ClassVar = {"arbitrary_types_allowed": True}  # recipes check a step's parameters, this among them
+
     net: nn.Module
     scaling: Mapping[str, Any]
     axes: str
     halo: int
     multiple: int
     card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image that the network takes."""
+        config = self.card["net"]["config"]
+        given = int(config.get("channels", config.get("inputs", 1)))
+        return given // inputs(self.scaling["prefilter"])
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the network for each channel: 2 with a log-variance head."""
+        config = self.card["net"]["config"]
+        return (
+            int(config["outputs"] if "outputs" in config else 1 if self.card["net"]["name"] == "seed" else 2) // self.channels
+        )
 
     def digest(self) -> str:
         """Hexadecimal sha256 of the weights and of what gives them a meaning, as history names a model."""
@@ -92,6 +109,14 @@ def _check_meaning(scaling: Mapping[str, Any], axes: str) -> None:
             f"model: scaling {dict(scaling)}, axes {axes!r}; expected domain 'stabilised' or 'percentile', prefilter one of "
             f"{', '.join(PREFILTERS)}, axes 'YX' or 'ZYX'"
         )
+
+
+def shipped(name: str = "universal") -> Path:
+    """The path of a model that comes with the package. Raises ModelError where this build has none of that name."""
+    path = Path(__file__).parent / "weights" / f"{name}.safetensors"
+    if not path.is_file():
+        raise ModelError(f"no model {name!r} comes with this build of firstlight; name a model file (.safetensors)")
+    return path
 
 
 def save(model: Model, path: str | Path) -> Path:
@@ -200,8 +225,6 @@ class _Header:
 
 def _check_shapes(path: Path, name: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Before any memory is taken: a card that asks for a huge network costs nothing."""
-    import torch
-
     with torch.device("meta"):
         wanted = {k: v.shape for k, v in build(name, **config).state_dict().items()}
     found = {k: v.shape for k, v in tensors.items()}
@@ -222,8 +245,6 @@ def from_checkpoint(path: str | Path) -> Model:
     Read through torch.load(weights_only=True), and never written again. Raises ModelError for what is no such checkpoint.
     """
     import pickle
-
-    import torch
 
     path = Path(path)
     if not path.is_file():

@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _NAMES = {
-    "halo": "denoise",
-    "nonlocal_means": "denoise",
+    "denoise": "learned",
+    "halo": "means",
+    "nonlocal_means": "means",
     "sharpest_center": "center_sharpness",
     "reconstruct": "reconstruct",
     "cgls": "iterative",
@@ -23,6 +24,7 @@ _NAMES = {
 
 __all__ = [
     "cgls",
+    "denoise",
     "halo",
     "landweber",
     "least_squares",
@@ -40,9 +42,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from firstlight.restore.center_sharpness import sharpest_center
-    from firstlight.restore.denoise import halo, nonlocal_means
     from firstlight.restore.driver import progress
     from firstlight.restore.iterative import cgls, landweber, least_squares, mlem, osem, sirt, tikhonov
+    from firstlight.restore.learned import denoise
+    from firstlight.restore.means import halo, nonlocal_means
     from firstlight.restore.primal_dual import total_variation
 else:
 

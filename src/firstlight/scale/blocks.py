@@ -28,24 +28,26 @@ BYTES_PER_PIXEL = 128  # measured peak of the non-local means per pixel read: no
 MEMORY = 1 << 30
 
 
-def bands(frame: Frame, halo: int, memory: int = MEMORY, workers: int = 2) -> list[tuple[tuple[int, ...], Tile]]:
-    """(leading index, tile over (Y, X)) in C order; tiles start at multiples of the mosaic's period.
+def bands(
+    frame: Frame, halo: int, memory: int = MEMORY, workers: int = 2, multiple: int = 1
+) -> list[tuple[tuple[int, ...], Tile]]:
+    """(leading index, tile over (Y, X)) in C order; tiles start at multiples of `multiple` periods of the mosaic.
 
     Raises FrameError where not even one period of rows with its halo fits the memory.
     """
     height, width = frame.shape[-2:]
-    period = frame.period()
+    phase = (multiple * frame.period()[0], multiple * frame.period()[1])
     room = memory // ((workers + 1) * BYTES_PER_PIXEL)  # pixels of one block, its halo included
     cols = width
     while cols > 4096 and room // cols < 8 * halo + 64:
         cols = -(-cols // 2)
     rows = min(height, max(1, room // cols), 2048)
-    least = 2 * halo + period[0]
+    least = 2 * halo + phase[0]
     if rows < min(height, least):
         raise FrameError(
             f"blocks: {memory >> 20} MiB hold {rows} rows of {cols} px, expected at least {least}; give more memory"
         )
-    tiles = plan((height, width), (rows, cols), (halo, halo if cols < width else 0), phase=period)
+    tiles = plan((height, width), (rows, cols), (halo, halo if cols < width else 0), phase=phase)
     return [(lead, t) for lead in product(*(range(n) for n in frame.shape[:-2])) for t in tiles]
 
 
@@ -55,16 +57,18 @@ def map_blocks(
     out: Writer,
     *,
     halo: int,
+    multiple: int = 1,
     memory: int = MEMORY,
     workers: int | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> None:
     """Apply a local `step` to every plane of `frame` block by block and put data (and std) into `out`, in order.
 
+    multiple: blocks start at multiples of so many periods of the mosaic (pixels without one), as a network's grid demands.
     `tick(done, total)` is called after each block. The result equals the step on the whole frame where its halo is honest.
     """
     workers = workers or min(8, os.cpu_count() or 1)
-    jobs = bands(frame, halo, memory, workers)
+    jobs = bands(frame, halo, memory, workers, multiple)
     with ThreadPoolExecutor(workers) as pool:
         for done, (box, data, std) in enumerate(_in_flight(pool, workers, step, frame, jobs), 1):
             out.put(box, data, std)

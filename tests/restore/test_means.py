@@ -11,7 +11,7 @@ from firstlight import Box, Flag, Frame, Mosaic, Noise, Unit, Unmodelled, simula
 from firstlight.errors import FrameError
 from firstlight.geometry import BAYER, XTRANS
 from firstlight.restore import nonlocal_means
-from firstlight.restore.denoise import _shifts, halo
+from firstlight.restore.means import _shifts, halo
 
 
 def scene(shape: tuple[int, int] = (160, 176), seed: int = 3, peak: float = 60.0) -> np.ndarray:
