@@ -1,20 +1,23 @@
 """From data to a model file: methods, noise that correlates or is unknown, tile sets, resuming."""
 
 import json
+import runpy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
-from firstlight import io, model_file, simulate
-from firstlight.errors import FrameError, WriteError
+from firstlight import intake, io, model_file, simulate
+from firstlight.errors import FrameError, ModelError, WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.noise import Noise, Unmodelled
 from firstlight.train import METHODS, Options, train
 from firstlight.train.job import measured
 
+made = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "dataset" / "sets.py")))
 NOISE = Noise(1.0, 2.5, 0.0)
 QUICK = Options(budget="4 steps", batch=2, patch=16, validations=2)
 
@@ -123,3 +126,29 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
         train("supervised", path, out, QUICK)
     with pytest.raises(FrameError, match="two or more"):
         train("n2n", path, out, QUICK)
+    with pytest.raises(WriteError, match=r"ends in \.safetensors"):
+        train("r2r", path, tmp_path / "m.pt", QUICK)
+    seed = model_file.new("seed", {"channels": 1, "base": 2}, scaling=model_file.PERCENTILE)
+    model_file.save(seed, tmp_path / "seed.safetensors")
+    with pytest.raises(ModelError, match="expected stabilised"):
+        train("r2r", path, out, replace(QUICK, start=tmp_path / "seed.safetensors"))
+
+
+def test_a_tile_set_trains_supervised_and_by_r2r(tmp_path: Path) -> None:
+    made.tile_set(tmp_path / "set", domains=("astronomy",))
+    out = tmp_path / "m.safetensors"
+    for method in ("supervised", "r2r"):
+        row = train(method, tmp_path / "set", out, QUICK)
+        assert row["risk_is"].startswith("held-out mean squared")
+
+
+def test_tiles_with_correlated_noise_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.tile_set(tmp_path / "set", domains=("astronomy",))
+    smooth = correlated(tmp_path / "a.fits")
+
+    def check(frame: Frame, what: str) -> None:
+        intake.check_white(io.read(smooth), what)
+
+    monkeypatch.setattr("firstlight.train.job.intake", SimpleNamespace(check_white=check))
+    with pytest.raises(FrameError, match=r"tile astronomy_.*correlate"):
+        train("r2r", tmp_path / "set", tmp_path / "m.safetensors", QUICK)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from firstlight.errors import FrameError
 from firstlight.train.batches import Batch
 from firstlight.train.objectives import n2v
-from firstlight.train.validation import difference, objective_risk, r2r_risk, summary
+from firstlight.train.validation import difference, objective_risk, r2r_risk, summary, target_risk
 
 
 class Scaled(nn.Module):
@@ -63,6 +63,15 @@ def test_the_network_comes_back_as_it_was() -> None:
     assert net.training
     assert torch.equal(before, net[0].running_mean)
     assert torch.is_grad_enabled()
+
+
+def test_with_a_target_it_is_the_difference_less_the_targets_own_noise() -> None:
+    rng = torch.Generator().manual_seed(7)
+    batches = [Batch(b.z, 3 + torch.randn(b.z.shape, generator=rng)) for b in held()]
+    figure, error = summary(target_risk(Scaled(0.6), batches, noise=1.0, prefilter="zero"))
+    assert abs(figure - (0.16 * 9 + 0.36)) < 4 * error < 0.1
+    with pytest.raises(FrameError, match="without a target"):
+        target_risk(Scaled(0.6), held(), prefilter="zero")
 
 
 def test_the_objective_itself_is_repeatable() -> None:

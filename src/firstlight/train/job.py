@@ -15,7 +15,7 @@ from firstlight import intake, model_file
 from firstlight.dataset.metadata import METADATA
 from firstlight.dataset.store import INDEX
 from firstlight.denoiser import inputs
-from firstlight.errors import FrameError, WriteError
+from firstlight.errors import FrameError, ModelError, WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.model_file import Model
 from firstlight.noise import Noise, Unmodelled
@@ -25,7 +25,7 @@ from firstlight.train.budget import budget
 from firstlight.train.loop import Fitted, fit
 from firstlight.train.objectives import METHODS, Method
 from firstlight.train.preview import previewer
-from firstlight.train.validation import Validation, objective_risk, r2r_risk
+from firstlight.train.validation import Validation, objective_risk, r2r_risk, target_risk
 
 __all__ = ["Options", "changed", "measured", "told", "train"]
 
@@ -92,6 +92,8 @@ def train(
         raise FrameError(f"train: method {method!r}, expected one of {', '.join(METHODS)}")
     if METHODS[method].warning:
         warnings.warn(str(METHODS[method].warning), UserWarning, stacklevel=2)
+    if out.suffix != ".safetensors":
+        raise WriteError(f"{out}: a model file ends in .safetensors; name it {out.with_suffix('.safetensors').name}")
     checkpoint = _checkpoint(out, options.resume)
     found = _data(method, data, options)
     model = _model(options, data, command, found.learn[0].z.shape[0] if options.colour else 1)
@@ -221,7 +223,12 @@ def measured(frame: Frame) -> Frame:
 
 def _model(options: Options, data: Path, command: str, channels: int) -> Model:
     if options.start is not None:
-        return model_file.load(options.start)
+        model = model_file.load(options.start)
+        if model.scaling["domain"] != "stabilised" or model.axes != "YX":
+            raise ModelError(
+                f"{options.start}: model of {model.scaling['domain']} data, axes {model.axes}; expected stabilised, YX"
+            )
+        return model
     origin = [{"name": data.name, "licence": options.licence or "not stated"}]
     common: dict[str, Any] = {"data": origin, "command": command, "seed": options.seed}
     import torch
@@ -245,7 +252,9 @@ def _fitted(
     judge = replace(learn, planes=data.judge, held=0.0) if data.judge else learn
     held = [b.to(options.device) for b in judge.held_out(PATCHES)]
     validate: Validation = partial(objective_risk, batches=held, objective=objective)
-    if data.known and not METHODS[method].target:
+    if METHODS[method].target:
+        validate = partial(target_risk, batches=held, noise=1.0 if method == "n2n" else 0.0, prefilter=prefilter)
+    elif data.known:
         validate = partial(r2r_risk, batches=held, alpha=JUDGED, prefilter=prefilter)
     return fit(
         model.net,
@@ -262,7 +271,7 @@ def _fitted(
         device=options.device,
         half=options.half,
         checkpoint=checkpoint,
-        identity={"method": method, "net": model.card["net"], **_own(method, data.hole, options), **_shape(options)},
+        identity={"method": method, "begin": model.digest(), **_own(method, data.hole, options), **_shape(options, data.learn)},
         log=options.log,
         preview=None if options.preview is None else previewer(options.preview, held[0], prefilter),
         tick=tick,
@@ -277,8 +286,10 @@ def _own(method: str, hole: int | None, options: Options) -> Mapping[str, Any]:
     return {"share": options.share, **holes} if method in ("n2v", "n2v2") else holes
 
 
-def _shape(options: Options) -> dict[str, Any]:
-    return {"batch": options.batch, "patch": options.patch, "prefilter": options.prefilter}
+def _shape(options: Options, learn: Planes) -> dict[str, Any]:
+    """What else the weights depend on."""
+    planes = [len(learn), *learn[0].z.shape]
+    return {"batch": options.batch, "patch": options.patch, "validations": options.validations, "planes": planes}
 
 
 def _figures(fitted: Fitted, data: _Data) -> dict[str, Any]:

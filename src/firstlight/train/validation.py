@@ -16,7 +16,7 @@ from firstlight.errors import FrameError
 from firstlight.train.batches import Batch
 from firstlight.train.objectives import Objective
 
-__all__ = ["Validation", "difference", "judged", "objective_risk", "r2r_risk", "summary"]
+__all__ = ["Validation", "difference", "judged", "objective_risk", "r2r_risk", "summary", "target_risk"]
 
 Array = NDArray[Any]
 Validation = Callable[[nn.Module], Array]
@@ -51,6 +51,20 @@ def _patch_risks(net: nn.Module, batch: Batch, alpha: float, draws: int, seed: i
             total += (excess.double() * where).sum(dim=(1, 2, 3))
     pixels = where.sum(dim=(1, 2, 3)).double()
     return _numbers((total / (2 * draws * pixels) - 1)[pixels > 0])
+
+
+def target_risk(net: nn.Module, batches: Sequence[Batch], *, noise: float = 0.0, prefilter: str = "mean") -> Array:
+    """Mean squared difference of each patch's estimate from its target less the target's own variance `noise`, float64 (n,)."""
+    found = []
+    with judged(net):
+        for b in batches:
+            if b.target is None:
+                raise FrameError("validation: patches without a target; judge by r2r_risk")
+            where = torch.ones_like(b.z) if b.valid is None else b.valid.to(b.z.dtype)
+            square = (estimate(net, b.z, prefilter).mean - b.target) ** 2
+            pixels = where.sum(dim=(1, 2, 3))
+            found.append(_numbers(((square * where).sum(dim=(1, 2, 3)) / pixels - noise)[pixels > 0]))
+    return np.concatenate(found)
 
 
 def objective_risk(net: nn.Module, batches: Sequence[Batch], objective: Objective, *, seed: int = 0) -> Array:
