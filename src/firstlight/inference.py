@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from firstlight.tiles import blend, cut, plan
 __all__ = ["fast_bf16", "predict", "ready"]
 
 Array = NDArray[Any]
-TILE = 512  # px: a tile's activations stay in the caches, its halo costs little
+TILE = 1 << 20  # px seen at once: 160 bytes each in float32, and the halo costs little
 
 
 def fast_bf16() -> bool:
@@ -48,24 +50,34 @@ def ready(net: nn.Module, *, bf16: bool | None = None) -> nn.Module:
     return (_Half(net) if half else deepcopy(net)).eval().requires_grad_(False)
 
 
-def predict(model: Model, z: Array, *, net: nn.Module | None = None, tile: int | None = None) -> tuple[Array, Array | None]:
+def predict(model: Model, z: Array, *, net: nn.Module | None = None, tile: int = TILE) -> tuple[Array, Array | None]:
     """The estimate of z, float32 (C, Y, X) or (C, Z, Y, X) in the model's domain, and its log-variance, None without that head.
 
-    net: `ready(model.net)`, to be made once for many images. tile [px]: side of what the network sees at once; results do not
-    depend on it beyond rounding, since tiles overlap by the model's halo and start at multiples of its `multiple`.
+    net: `ready(model.net)`, to be made once for many images. tile: pixels that the network sees at once; results do not depend
+    on it beyond rounding, since tiles overlap by the model's halo and start at multiples of its `multiple`.
     Raises ModelError for an image of other dimensions than the model's.
     """
     net = ready(model.net) if net is None else net
-    dims = len(model.axes)
-    if z.ndim != dims + 1:
+    if z.ndim != len(model.axes) + 1:
         raise ModelError(f"model: data of shape {z.shape}, expected channels and {model.axes}")
-    side = max(tile or (TILE if dims == 2 else 96), 2 * model.halo + model.multiple)
-    side = -(-side // model.multiple) * model.multiple
-    tiles = plan(z.shape[1:], side, model.halo, model.multiple, model.multiple)
+    sides = _sides(z.shape[1:], tile, model.halo, model.multiple)
+    tiles = plan(z.shape[1:], sides, model.halo, model.multiple, model.multiple)
     found = ((t, _one(net, model, np.ascontiguousarray(cut(z, t), dtype=np.float32))) for t in tiles)
     out = blend(found, np.empty((2 * z.shape[0], *z.shape[1:]), np.float32))
     mean, log_variance = out[: z.shape[0]], out[z.shape[0] :]
     return mean, None if np.isnan(log_variance.flat[0]) else log_variance
+
+
+def _sides(shape: Sequence[int], pixels: int, halo: int, multiple: int) -> tuple[int, ...]:
+    """Sides [px] of equal tiles of at most about `pixels`: the longest axis is parted first, so that halos cost least."""
+    parts = [1] * len(shape)
+    while True:
+        sides = [-(-(n + 2 * halo * (k - 1)) // (k * multiple)) * multiple for n, k in zip(shape, parts, strict=True)]
+        sides = [s + multiple if k > 1 else s for s, k in zip(sides, parts, strict=True)]  # starts are rounded down
+        open_axes = [i for i, s in enumerate(sides) if s > 4 * halo + 2 * multiple]
+        if prod(sides) <= pixels or not open_axes:
+            return tuple(sides)
+        parts[max(open_axes, key=lambda i: sides[i])] += 1
 
 
 def _one(net: nn.Module, model: Model, block: Array) -> Array:
