@@ -18,6 +18,7 @@ from firstlight import __version__
 from firstlight.cli.options import Files, Json, MaybeOut, Out, Switch, size
 from firstlight.cli.recipes import center, check, run
 from firstlight.cli.tiles import tiles
+from firstlight.cli.train import train
 from firstlight.errors import FirstlightError
 from firstlight.terminal import close_output, emit, emit_rows, lines, one_line_warnings, progress, stoppable
 
@@ -33,7 +34,7 @@ app = App(
 )
 
 app.command(tiles)
-for command in (check, run, center):
+for command in (check, run, center, train):
     app.command(command)
 
 
