@@ -17,7 +17,7 @@ from firstlight import intake, io, outputs, scale, tomography
 from firstlight import measure as mea
 from firstlight import recipe as rec
 from firstlight import restore as res
-from firstlight.atomic import write_text
+from firstlight.atomic import replacing, write_text
 from firstlight.box import Box
 from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
 from firstlight.facts import flag_counts, flagged, plain
@@ -37,6 +37,7 @@ __all__ = [
     "restore",
     "restored",
     "run",
+    "sources",
     "transfer",
 ]
 
@@ -333,6 +334,76 @@ def _one_unit(frame: Frame, restored: Frame | None, truth: Frame | None) -> tupl
     if restored is not None and restored.unit is Unit.ADU:
         restored = cal.to_electrons(restored.replace(noise=noise)).replace(noise=restored.noise)
     return intake.to_electrons(frame), restored, truth
+
+
+CATALOGUES = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits"}
+SHOWN = 20  # rows of a catalogue that a terminal gets
+
+
+def sources(
+    file: Path,
+    restored: Path | None,
+    out: Path | None,
+    *,
+    threshold: float,
+    fwhm: float | None,
+    detector: str | None = None,
+    unit: str | None = None,
+    ext: str | None = None,
+    assume_white: bool = False,
+) -> tuple[dict[str, Any], str]:
+    """Stars of a file, detected on `restored` where given, measured on `file`; returns (JSON figures, text), writes `out`."""
+    if out is not None and out.suffix.lower() not in CATALOGUES:
+        raise WriteError(f"{out}: a catalogue is {', '.join(CATALOGUES)}; name it so")
+    if out is not None:
+        outputs.spare([out], [p for p in (file, restored) if p is not None])
+    with _naming(file):
+        frame = intake.load(file, detector=detector, unit=unit, ext=ext).frame
+        if not assume_white:
+            intake.check_white(frame, "measuring fluxes")
+        frame = flagged(frame)
+        if frame.observation.saturation is not None and frame.unit is Unit.ADU and frame.flags is None:
+            frame = cal.flag_saturated(frame)
+        frame, better, _ = _one_unit(frame, None if restored is None else io.read(restored, ext), None)
+        table = mea.sources(frame, restored=better, threshold=threshold, fwhm=fwhm)
+    if out is not None:
+        _catalogue(table, out)
+    found = [{k: _number(row[k]) for k in table.colnames} for row in table]
+    units = {k: str(table[k].unit) for k in table.colnames if table[k].unit is not None}
+    figures = {"input": str(file), "restored": None if restored is None else str(restored), "output": out and str(out)}
+    return figures | dict(table.meta) | {"units": units, "sources": found}, _sources_text(table, out)
+
+
+def _number(value: Any) -> Any:
+    number = value.item()
+    return number if isinstance(number, int) or np.isfinite(number) else None
+
+
+def _catalogue(table: Any, out: Path) -> None:
+    kind = CATALOGUES[out.suffix.lower()]
+    if kind == "fits":  # header keys have eight letters, and the standard's units no electron
+        table = table.copy()
+        table.meta = {k[:8]: v for k, v in table.meta.items()} | {"fluxunit": str(table["flux"].unit)}
+        for name in ("flux", "flux_std", "background", "background_std"):
+            table[name].unit = None
+    with replacing(out) as temp:
+        table.write(temp, format=kind, overwrite=True)
+
+
+def _sources_text(table: Any, out: Path | None) -> str:
+    m = table.meta
+    where = "on the restored image, measured on the calibrated one" if m["dual"] else "and measured on the same image"
+    head = f"{len(table)} sources above {m['threshold']:g} standard errors, detected {where}"
+    rows = [head, f"FWHM {m['fwhm']:.3g} px, aperture {m['radius']:.3g} px, sky {m['inner']:.3g} to {m['outer']:.3g} px"]
+    names = [k for k in table.colnames if k not in ("background_std", "area")]
+    if len(table):
+        part = table[:SHOWN][names]
+        for name in names:
+            part[name].format = ".5f" if name in ("ra", "dec") else None if name in ("id", "flags") else ".2f"
+        rows += part.pformat(max_lines=-1, max_width=-1, show_unit=True)
+    if len(table) > SHOWN:
+        rows.append(f"... and {len(table) - SHOWN} more" + ("" if out is not None else "; --out writes all"))
+    return "\n".join([*rows, *([str(out)] if out is not None else [])])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from firstlight import __version__
 from firstlight.cli.options import Files, Json, MaybeOut, Out, Switch, size
 from firstlight.cli.recipes import center, check, run
+from firstlight.cli.sources import sources
 from firstlight.cli.tiles import tiles
 from firstlight.cli.train import train
 from firstlight.errors import FirstlightError
@@ -34,7 +35,7 @@ app = App(
 )
 
 app.command(tiles)
-for command in (check, run, center, train):
+for command in (check, run, center, sources, train):
     app.command(command)
 
 

@@ -4,25 +4,58 @@ The modules import numpy alone when loaded. Functions and modules share names (r
 at once: a name bound on first use would be replaced by its module when that is imported.
 """
 
+from firstlight.measure.aperture import Fluxes, aperture_flux
+from firstlight.measure.completeness import (
+    Gain,
+    Operating,
+    Recovered,
+    Sweep,
+    at_purity,
+    background_bias,
+    by_flux,
+    gain,
+    recover,
+    sweep,
+)
+from firstlight.measure.detect import Found, detect, star_width
 from firstlight.measure.doubts import noise_correlation, plausibility
 from firstlight.measure.fidelity import affine_fit, fidelity, median3, psnr, ssim
+from firstlight.measure.match import match
 from firstlight.measure.pictures import picture
 from firstlight.measure.report import Entry, html, measure, table
 from firstlight.measure.residual import Residual, residual
+from firstlight.measure.sources import sources
 
 __all__ = [
     "Entry",
+    "Fluxes",
+    "Found",
+    "Gain",
+    "Operating",
+    "Recovered",
     "Residual",
+    "Sweep",
     "affine_fit",
+    "aperture_flux",
+    "at_purity",
+    "background_bias",
+    "by_flux",
+    "detect",
     "fidelity",
+    "gain",
     "html",
+    "match",
     "measure",
     "median3",
     "noise_correlation",
     "picture",
     "plausibility",
     "psnr",
+    "recover",
     "residual",
+    "sources",
     "ssim",
+    "star_width",
+    "sweep",
     "table",
 ]

@@ -6,6 +6,7 @@ judged on (`bench/scenes.py`) draw from here with seeds of their own, and nothin
 """
 
 from firstlight.simulate.detector import Sensor, make_sensor
+from firstlight.simulate.inject import Galaxy, inject, render
 from firstlight.simulate.phantom import Ellipse, phantom, projections, shepp_logan, shepp_logan_ellipses
 from firstlight.simulate.scenes import (
     Star,
@@ -20,16 +21,19 @@ from firstlight.simulate.scenes import (
 
 __all__ = [
     "Ellipse",
+    "Galaxy",
     "Sensor",
     "Star",
     "chart",
     "cosmic_rays",
     "filaments",
+    "inject",
     "linearise",
     "make_sensor",
     "phantom",
     "phantom_projections",
     "projections",
+    "render",
     "shepp_logan",
     "shepp_logan_ellipses",
     "spots",
