@@ -75,6 +75,16 @@ def test_pulls_have_zero_mean_and_unit_variance(noise: Noise, dual: bool) -> Non
     assert np.std(pulls, axis=0) == pytest.approx(np.ones(4), abs=0.22)
 
 
+def test_the_error_bar_is_that_of_weighted_pixels_and_of_the_sky_taken_off() -> None:
+    """Flat sky of variance v: sum(w^2) v + area^2 v / n, w photutils' exact overlap, n the pixels of the annulus."""
+    got = aperture_flux(exact(np.full((81, 81), 40.0)), [40.3], [39.6], fwhm=2.5)
+    w = CircularAperture((39.6, 40.3), 4.0).to_mask(method="exact").data
+    y, x = np.mgrid[:81, :81]
+    n = np.count_nonzero(np.abs(np.hypot(y - 40.3, x - 39.6) - 10) <= 2.5)
+    assert got.flux_std[0] ** 2 == pytest.approx(65 * ((w * w).sum() + w.sum() ** 2 / n), rel=2e-3)
+    assert got.background_std[0] ** 2 == pytest.approx(65 / n, rel=2e-3)
+
+
 def test_restoration_does_not_touch_the_flux_of_what_it_shrinks() -> None:
     """100 exposures of a 300 e- star: the restored image loses light, the dual-image flux does not."""
     mean, dual, alone = scene(), [], []

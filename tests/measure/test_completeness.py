@@ -40,18 +40,18 @@ def test_every_threshold_that_matters_is_tried() -> None:
     assert 0.95 <= at.purity < 0.98
 
 
-def drawn(rng: np.random.Generator, share: float) -> tuple[Found, np.ndarray]:
+def drawn(rng: np.random.Generator, share: float, loudest: float = 4.0) -> tuple[Found, np.ndarray]:
     truth = np.column_stack([rng.uniform(0, 400, (60, 2)), np.full(60, 300.0)])
     hit = truth[rng.random(60) < share]
-    junk = np.column_stack([rng.uniform(1000, 2000, (30, 2)), rng.uniform(0, 4, 30)])
+    junk = np.column_stack([rng.uniform(1000, 2000, (30, 2)), rng.uniform(0, loudest, 30)])
     return found(*np.column_stack([hit[:, :2], rng.uniform(4, 10, len(hit))]), *junk), truth
 
 
 def test_the_interval_of_a_gain_covers_it_and_tells_a_difference() -> None:
-    rng, inside = np.random.default_rng(1), 0
+    rng, inside, levels = np.random.default_rng(1), 0, np.linspace(0, 6, 25)
     for _ in range(60):
         pairs = [(drawn(rng, 0.7), drawn(rng, 0.7)) for _ in range(12)]
-        a, b = (sweep([p[k][0] for p in pairs], [p[k][1] for p in pairs], radius=0.5) for k in (0, 1))
+        a, b = (sweep([p[k][0] for p in pairs], [p[k][1] for p in pairs], radius=0.5, thresholds=levels) for k in (0, 1))
         g = gain(a, b, rng=rng, resamples=300)
         inside += g.low <= 0 <= g.high
     assert 49 <= inside <= 60  # of 60 at about 93 %, twelve fields being few
@@ -63,6 +63,13 @@ def test_the_interval_of_a_gain_covers_it_and_tells_a_difference() -> None:
     assert gain(a, a, rng=rng) == (0.0, 0.0, 0.0)
     with pytest.raises(FrameError, match="the same fields"):
         gain(a, sweep([found((10, 10, 5))], [TRUTH], radius=1), rng=rng)
+
+
+def test_a_method_that_finds_as_much_with_louder_false_alarms_loses() -> None:
+    rng = np.random.default_rng(6)
+    pairs = [(drawn(rng, 0.8, loudest=8.0), drawn(rng, 0.8)) for _ in range(12)]
+    a, b = (sweep([p[k][0] for p in pairs], [p[k][1] for p in pairs], radius=0.5) for k in (0, 1))
+    assert gain(a, b, rng=rng).high < -0.1
 
 
 def test_recovered_stars_whether_or_not_detected() -> None:
