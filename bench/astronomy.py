@@ -56,9 +56,10 @@ def gaussian(frame: Frame) -> Frame:
 
 
 def learned(path: Path) -> Restorer:
-    from firstlight import restore
+    from firstlight import model_file, restore
 
-    return lambda frame: restore.denoise(frame, model=path)
+    model = model_file.load(path)
+    return lambda frame: restore.denoise(frame, model=model)
 
 
 # --- ways to search -----------------------------------------------------------------------------------------------------
@@ -120,8 +121,9 @@ def rows(models: list[Path]) -> dict[str, tuple[Restorer | None, Callable[[Frame
         "NLM+GAT, noisy significance": (nonlocal_means, mean_noise),
     }
     for path in models:
-        table |= {f"{path.stem}, peaks": (learned(path), peaks), f"{path.stem}, matched": (learned(path), filtered)}
-        table |= {f"{path.stem}, noisy sig.": (learned(path), mean_noise)}
+        one = learned(path)
+        for name, search in (("peaks", peaks), ("matched filter", filtered), ("noisy significance", mean_noise)):
+            table[f"{path.stem}, {name}"] = one, search
     return table
 
 
