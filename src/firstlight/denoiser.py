@@ -5,6 +5,11 @@
     mean   = p + net(inputs)[:, :C]             an estimate of E[stabilise(y) | truth]
     log_variance = net(inputs)[:, C:]           where the network has that head
 
+or, for prefilter "limited", with u = x - p and p a Gaussian mean:
+
+    inputs = (u / (1 + |u| / 10), asinh(p / 2))
+    mean   = x + net(inputs)[:, :C]             the network says what is noise
+
 Raw stabilised values of bright stars (200 and more) ruin training; differences from a local mean do not. `Noise.unstabilise`
 decodes the mean: it is the exact inverse of the expectation.
 """
@@ -12,6 +17,7 @@ decodes the mean: it is the exact inverse of the expectation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import exp
 from typing import NamedTuple
 
 import torch
@@ -24,6 +30,10 @@ __all__ = ["PREFILTERS", "REACH", "Estimate", "Prefilter", "estimate", "inputs"]
 
 Prefilter = Callable[[Tensor], Tensor]
 WINDOW = 9  # px, of the local mean
+LIMIT = 10.0  # noise units: what stands out by more is signal anyway, and would drown the rest
+SIGMA = 1.7  # px, of the Gaussian mean
+_weights = [exp(-0.5 * (i / SIGMA) ** 2) for i in range(-5, 6)]
+GAUSS = [w / sum(_weights) for w in _weights]
 
 
 class Estimate(NamedTuple):
@@ -49,29 +59,46 @@ def _local_mean(x: Tensor) -> Tensor:
     return x
 
 
-PREFILTERS: Mapping[str, Prefilter | None] = {"mean": _local_mean, "input": None, "zero": None}
-REACH: Mapping[str, int] = {"mean": WINDOW // 2, "input": 0, "zero": 0}  # px, to be added to the network's halo
+def _gaussian_mean(x: Tensor) -> Tensor:
+    """A Gaussian mean over 11 px along each axis, the data mirrored at the border (repeated where it is smaller)."""
+    for axis in range(2, x.ndim):
+        n = x.shape[axis]
+        moved = x.movedim(axis, -1)
+        rows = moved.reshape(-1, 1, n)
+        padded = functional.pad(rows, (REACH["limited"],) * 2, mode="reflect" if n > REACH["limited"] else "replicate")
+        out = sum(w * padded.narrow(2, i, n) for i, w in enumerate(GAUSS))
+        x = torch.as_tensor(out).reshape(moved.shape).movedim(-1, axis)
+    return x
+
+
+PREFILTERS: Mapping[str, Prefilter | None] = {"mean": _local_mean, "limited": _gaussian_mean, "input": None, "zero": None}
+REACH: Mapping[str, int] = {"mean": WINDOW // 2, "limited": 5, "input": 0, "zero": 0}  # px, to be added to the network's halo
 
 
 def inputs(prefilter: str, channels: int = 1) -> int:
     """Input channels of a network for data of `channels` channels."""
-    return channels * (2 if _known(prefilter) == "mean" else 1)
+    return channels * (2 if PREFILTERS[_known(prefilter)] is not None else 1)
 
 
 def estimate(net: nn.Module, x: Tensor, prefilter: str = "mean") -> Estimate:
     """The network's estimate of stabilised data x (B, C, Y, X), float32.
 
-    prefilter: "mean", a local mean, net(x - p, asinh(p / 2)) is the correction to it; "input", net(x) is the correction to
-    the input; "zero", net(x) is the estimate. Raises ModelError for another prefilter or number of outputs.
+    prefilter: "mean", a local mean, net(x - p, asinh(p / 2)) is the correction to it; "limited" as above; "input", net(x) is
+    the correction to the input; "zero", net(x) is the estimate. Raises ModelError for another prefilter or number of outputs.
     """
     rule = PREFILTERS[_known(prefilter)]
-    p = x if prefilter == "input" else torch.zeros_like(x) if rule is None else rule(x)
-    out = net(x if rule is None else torch.cat([x - p, torch.asinh(p / 2)], dim=1)).float()
+    p = torch.zeros_like(x) if rule is None else rule(x)
+    base = x if prefilter in ("input", "limited") else p
+    out = net(x if rule is None else torch.cat([_difference(x - p, prefilter), torch.asinh(p / 2)], dim=1)).float()
     channels = x.shape[1]
     if out.shape[1] not in (channels, 2 * channels):
         raise ModelError(f"network: {out.shape[1]} outputs for {channels} channels, expected {channels} or {2 * channels}")
     log_variance = out[:, channels:].clamp(-12, 6) if out.shape[1] > channels else None
-    return Estimate(p + out[:, :channels], log_variance)
+    return Estimate(base + out[:, :channels], log_variance)
+
+
+def _difference(u: Tensor, prefilter: str) -> Tensor:
+    return u / (1 + u.abs() / LIMIT) if prefilter == "limited" else u
 
 
 def _known(prefilter: str) -> str:
