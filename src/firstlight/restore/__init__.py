@@ -11,6 +11,7 @@ _NAMES = {
     "sharpest_center": "center_sharpness",
     "reconstruct": "reconstruct",
     "cgls": "iterative",
+    "laminography": "lamino",
     "landweber": "iterative",
     "least_squares": "iterative",
     "mlem": "iterative",
@@ -24,6 +25,7 @@ _NAMES = {
 __all__ = [
     "cgls",
     "halo",
+    "laminography",
     "landweber",
     "least_squares",
     "mlem",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from firstlight.restore.denoise import halo, nonlocal_means
     from firstlight.restore.driver import progress
     from firstlight.restore.iterative import cgls, landweber, least_squares, mlem, osem, sirt, tikhonov
+    from firstlight.restore.lamino import laminography
     from firstlight.restore.primal_dual import total_variation
 else:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -156,7 +157,7 @@ def _line(data: Array, angles: Array, centers: Array, filter: str, size: int, ed
 
     q = filtered(data, filter, edge)
     q *= angle_weights(angles).astype(np.float32)[:, None, None]
-    return backproject(q, angles, centers, size)
+    return backproject(q, angles, centers, size, workers=workers or len(os.sched_getaffinity(0)))
 
 
 def _std(frame: Frame, scan: Scan, centers: Array, filter: str, size: int, workers: int | None, device: str) -> Array:
