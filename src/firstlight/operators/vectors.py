@@ -2,6 +2,7 @@
 
 The compiler turns loops shorter than a vector into scalar code; here the vector's length is part of the type, for any batch
 and processor. Arrays are flat float32; a cell of the grid is `lanes` floats (literal), a complex number two neighbours.
+Cached loops do not see a change here: touch the files that call these (spread.py, backproject.py), or they stay as they were.
 """
 
 from __future__ import annotations
