@@ -83,7 +83,9 @@ def stoppable() -> Iterator[None]:
     numbers = [s for s in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)) if signal.getsignal(s) == signal.SIG_DFL]
 
     def stop(number: int, stack: object) -> None:
-        sys.stderr.write("firstlight: terminated; finished outputs are whole, the one under way was removed\n")
+        sys.stderr.write(
+            "firstlight: terminated; finished outputs are whole, the one under way was removed or is NAME.partial\n"
+        )
         raise SystemExit(128 + number)
 
     for number in numbers:

@@ -15,7 +15,7 @@ from firstlight.errors import FirstlightError, FrameError
 from firstlight.frame import Frame, Unit
 from firstlight.geometry import Scan
 from firstlight.restore.center_sharpness import around, sharpest_center, unsharpness
-from firstlight.tomography.chain import HOUSE, Resources, call_of
+from firstlight.tomography.chain import Resources, call_of
 from firstlight.tomography.doubts import angle_doubts
 from firstlight.tomography.pictures import save_sheet
 
@@ -105,7 +105,7 @@ def _few(frame: Frame, rows: int | Sequence[int], resources: Resources) -> Frame
     bound, problems = rec.bound(rec.load("tomography"), frame)
     steps = [c for c in bound if c.step.use != SEARCH][BEFORE[frame.unit] : -1]
     rec.raise_all([p for p in problems if any(p.where == c.where for c in steps)])
-    return scale.sample(frame, [call_of(c) for c in steps], rows, memory=resources.memory - HOUSE)
+    return scale.sample(frame, [call_of(c) for c in steps], rows, memory=resources.room)
 
 
 def _sharpened(few: Frame, result: Found, method: str) -> Found:

@@ -18,6 +18,7 @@ from firstlight.frame import Frame, Record
 from firstlight.geometry import Scan
 from firstlight.needs import needs_of
 from firstlight.noise import Unmodelled
+from firstlight.tomography.doubts import angle_doubts
 
 __all__ = [
     "HOUSE",
@@ -34,6 +35,7 @@ __all__ = [
     "takes",
 ]
 
+SLACK = 1.2  # what the allocator holds beyond what is in use
 HOUSE = 320 << 20  # bytes: the interpreter, its libraries and compiled loops; measured by tests/tomography/test_run.py
 
 
@@ -55,6 +57,11 @@ class Resources:
     save_projections: Path | None = None
     codec: str | None = None
     anew: bool = False
+
+    @property
+    def room(self) -> float:
+        """Bytes that sections may take."""
+        return (self.memory - HOUSE) / SLACK
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -99,10 +106,9 @@ def planned(
     pixels = 0 if first is None else int(np.prod(first.shape[1:])) if "Z" in first.axes else 0
     most = len(options.devices) or resources.workers or cores()
     fewest = most if options.devices or resources.workers else 1
-    room = resources.memory - HOUSE
     for workers in range(most, fewest - 1, -1):
         try:
-            return scale.plan(frame, calls, memory=room, workers=workers, rows=options.rows, pixels=pixels)
+            return scale.plan(frame, calls, memory=int(resources.room), workers=workers, rows=options.rows, pixels=pixels)
         except FrameError as error:
             short = error
     raise FrameError(f"{short} (of {resources.memory / 2**20:.0f} MiB, {HOUSE / 2**20:.0f} are the program's own)")
@@ -165,11 +171,16 @@ def lines(job: Job, source: str, goal: str | None, resources: Resources) -> list
     out.append(
         f"{len(plan.sections)} sections of {rows} rows, halo {plan.halo}, {plan.workers} workers"
         + (f" on {', '.join(job.options.devices)}" if job.options.devices else "")
-        + f"; {(plan.memory + HOUSE) / 2**20:.0f} MiB at most of {resources.memory / 2**20:.0f}"
+        + f"; {_peak(plan) / 2**20:.0f} MiB at most of {resources.memory / 2**20:.0f}"
     )
     size = _size(int(np.prod(job.shape)) * np.dtype(job.options.dtype).itemsize)
     what = f"{job.first.axes} {' x '.join(map(str, job.shape))} {job.options.dtype} [{job.first.unit}]"
-    return [*out, f"output {goal or ''}: {what}, {size} before compression"]
+    doubts = [f"doubt: {d}" for d in angle_doubts(scan)]
+    return [*out, f"output {goal or ''}: {what}, {size} before compression", *doubts]
+
+
+def _peak(plan: scale.Plan) -> int:
+    return int(plan.memory * SLACK) + HOUSE
 
 
 def _size(size: float) -> str:
@@ -198,7 +209,7 @@ def summary(job: Job, resources: Resources) -> Mapping[str, Any]:
         "halo": plan.halo,
         "workers": plan.workers,
         "devices": list(job.options.devices),
-        "memory": plan.memory + HOUSE,
+        "memory": _peak(plan),
         "memory_limit": resources.memory,
         "shape": list(job.shape),
         "axes": job.first.axes,

@@ -20,7 +20,7 @@ from firstlight.errors import FirstlightError, FrameError
 from firstlight.facts import plain
 from firstlight.frame import Flag, Frame
 from firstlight.geometry import Scan
-from firstlight.tomography.chain import HOUSE, Job, Resources, like, lines, summary
+from firstlight.tomography.chain import Job, Resources, like, lines, summary
 from firstlight.tomography.doubts import angle_doubts
 from firstlight.tomography.pictures import Middle, save_middle
 
@@ -44,10 +44,11 @@ def run(
     begun, busy = time.perf_counter(), time.process_time()
     for line in lines(job, str(source), str(goal), resources):
         say(line)
+    if resources.save_projections is not None and not io.resumable(resources.save_projections):
+        raise FrameError(f"{resources.save_projections}: expected a .h5 (or .zarr, .tif) for the projections")
     scan = job.frame.geometry
     assert isinstance(scan, Scan)
-    for doubt in (doubts := angle_doubts(scan)):
-        say(f"doubt: {doubt}")
+    doubts = angle_doubts(scan)
     files = rec.files_of(job.frame, job.bound)
     with ThreadPoolExecutor(1) as beside:  # the files are read once more for their hashes, while the axis is looked for
         hashes = {str(f): beside.submit(io.sha256, f) for f in files}
@@ -55,7 +56,7 @@ def run(
         tick(0, len(job.plan.sections), "rotation axis")
         with ExitStack() as undo:
             undo.callback(beside.shutdown, wait=False, cancel_futures=True)
-            calls, found = scale.settle(job.frame, job.calls, memory=resources.memory - HOUSE, seconds=taken)
+            calls, found = scale.settle(job.frame, job.calls, memory=resources.room, seconds=taken)
         hashed = {name: future.result() for name, future in hashes.items()}
     center = _center(found, scan, job)
     text = rec.dumps(rec.Recipe(tuple(c.step for c in job.bound)))
@@ -74,10 +75,15 @@ def run(
         **center,
         "doubts": [*doubts, *center["doubts"]],
         **done,
-        "seconds": {k: {"cpu": round(v.cpu, 3), "wall": round(v.wall, 3)} for k, v in taken.items()},
+        "seconds": {k: {"cpu": round(taken[k].cpu, 3), "wall": round(taken[k].wall, 3)} for k in _in_order(job, taken)},
         "cpu": round(time.process_time() - busy, 3),
         "wall": round(end, 3),
     }
+
+
+def _in_order(job: Job, taken: Mapping[str, scale.Seconds]) -> list[str]:
+    names = ["read", *dict.fromkeys(c.name for c in job.calls), "write", "finish"]
+    return [n for n in names if n in taken]
 
 
 def _center(found: Frame | None, scan: Scan, job: Job) -> dict[str, Any]:
@@ -187,8 +193,6 @@ class _Projections:
         section: int,
     ) -> None:
         assert resources.save_projections is not None
-        if not io.resumable(resources.save_projections):
-            raise FrameError(f"{resources.save_projections}: expected a .h5 (or .zarr, .tif) for the projections")
         first = scale.probe(job.frame, calls[:-1])
         if first.axes != "AYX":
             raise FrameError(f"save-projections: the last step but one gives axes {first.axes}, expected AYX")
