@@ -91,9 +91,7 @@ def _sibling(parameter: Parameter, value: str, path: Path, frame: Frame | None) 
         raise RecipeError(f"{missing}; give one of them")
     siblings = io.read_set(source)
     if value not in siblings:
-        raise RecipeError(
-            f"{missing}, and {source.name} holds {', '.join(siblings)}; give one of them"
-        )
+        raise RecipeError(f"{missing}, and {source.name} holds {', '.join(siblings)}; give one of them")
     return Found(siblings[value], value, (source,))
 
 
