@@ -612,7 +612,8 @@ dark = "dark"
 
 
 def test_also_names_what_a_later_step_takes():
-    text = '[[step]]\nuse = "calibrate.remove_zingers"\nalso = ["whit"]\n[[step]]\nuse = "calibrate.transmission"\nwhite = "white"\n'
+    first = '[[step]]\nuse = "calibrate.remove_zingers"\nalso = ["whit"]\n'
+    text = first + '[[step]]\nuse = "calibrate.transmission"\nwhite = "white"\n'
     assert any(
         "also 'whit': no later step takes that input; did you mean 'white'?" in str(p) for p in recipe.check(recipe.load(text))
     )
