@@ -61,8 +61,7 @@ class Gridding:
     ) -> None:
         self.angles = np.asarray(angles, dtype=np.float64)
         self.columns, self.size = int(columns), int(columns if size is None else size)
-        if self.columns < 2 or self.size < 1 or self.angles.size < 1:
-            raise FrameError(f"gridding: {self.angles.size} angles, {columns} columns, size {size}; expected at least 1, 2, 1")
+        _check(self.angles, self.columns, self.size, width, pairs, workers)
         field = max(self.columns, self.size)
         self.width = 2 * int(fft.next_fast_len(field)) if width is None else width
         self.side = grid_side(field, filtered)
@@ -162,7 +161,7 @@ class Gridding:
             finally:
                 self._spare[pairs].put(work)
 
-        if len(parts) == 1 or self._workers == 1:
+        if len(parts) <= 1 or self._workers == 1:
             for part in parts:
                 one(part)
             return
@@ -243,6 +242,17 @@ class Gridding:
         half = self.size // 2
         start = self.side - half
         return [(0, slice(start, self.side), start), (half, slice(0, self.size - half), start)]
+
+
+def _check(angles: Array, columns: int, size: int, width: int | None, pairs: int, workers: int | None) -> None:
+    if angles.ndim != 1 or not np.all(np.isfinite(angles)):
+        raise FrameError(f"gridding: angles of shape {angles.shape}, expected a list of finite numbers [rad]")
+    if columns < 2 or size < 1 or angles.size < 1:
+        raise FrameError(f"gridding: {angles.size} angles, {columns} columns, size {size}; expected at least 1, 2, 1")
+    if pairs not in (1, 2, 4, 8) or (workers is not None and workers < 1):
+        raise FrameError(f"gridding: {pairs} pairs, {workers} workers; expected 1, 2, 4 or 8 pairs and at least one worker")
+    if width is not None and (width % 2 or width < columns):
+        raise FrameError(f"gridding: width {width}, expected an even number of at least {columns} columns")
 
 
 def fold(grid: Array, side: int) -> None:

@@ -37,7 +37,7 @@ def radon(
     that the detector sees; else it is the pair. Raises FrameError for shapes that do not fit.
     """
     grid = Gridding(np.asarray(angles, dtype=np.float64), columns, size=size, filtered=False, pairs=pairs, workers=workers)
-    centers = np.broadcast_to(np.asarray((columns - 1) / 2 if center is None else center, dtype=np.float64), (slices,))
+    centers = _centers("radon", center, columns, slices)
     response = grid.phases(float(centers.mean()), nyquist=0.0)
     turns = None if np.ptp(centers) == 0 else (centers - centers.mean()) / grid.width
     normal = Normal(grid) if convolution else None
@@ -67,9 +67,11 @@ def radon_line(
     from firstlight.operators.backproject import backproject, project
 
     t, side = np.asarray(angles, dtype=np.float64), columns if size is None else size
-    if t.ndim != 1 or t.size < 1 or columns < 2 or side < 1:
-        raise FrameError(f"radon_line: angles of shape {t.shape}, {columns} columns, size {side}; expected at least 1, 2, 1")
-    centers = np.broadcast_to(np.asarray((columns - 1) / 2 if center is None else center, dtype=np.float64), (slices,))
+    if t.ndim != 1 or t.size < 1 or columns < 2 or side < 1 or not np.all(np.isfinite(t)):
+        raise FrameError(
+            f"radon_line: angles of shape {t.shape}, {columns} columns, size {side}; expected at least 1 (finite), 2, 1"
+        )
+    centers = _centers("radon_line", center, columns, slices)
     threads = workers or len(os.sched_getaffinity(0))
     return Operator(
         lambda x: project(x, t, centers, columns, workers=threads),
@@ -103,10 +105,10 @@ def lamino(
 
     t, side = np.asarray(angles, dtype=np.float64), columns if size is None else size
     deep = rows if height is None else height
-    if t.ndim != 1 or t.size < 1 or columns < 2 or min(rows, side, deep) < 1:
+    if t.ndim != 1 or t.size < 1 or columns < 2 or min(rows, side, deep) < 1 or not np.all(np.isfinite(t)):
         raise FrameError(
             f"lamino: angles of shape {t.shape}, {columns} columns, {rows} rows, size {side}, height {deep}; "
-            "expected at least 1, 2, 1, 1, 1"
+            "expected at least 1 (finite), 2, 1, 1, 1"
         )
     if not 0 < tilt < 180:
         raise FrameError(f"lamino: tilt {tilt:g} degrees, expected between 0 and 180; 90 is a rotation axis across the beam")
@@ -119,3 +121,13 @@ def lamino(
         (deep, side, side),
         (t.size, rows, columns),
     )
+
+
+def _centers(what: str, center: float | ArrayLike | None, columns: int, slices: int) -> Array:
+    """The rotation axis of each slice [px]."""
+    found = np.asarray((columns - 1) / 2 if center is None else center, dtype=np.float64)
+    if slices < 1 or found.shape not in ((), (1,), (slices,)) or not np.all(np.isfinite(found)):
+        raise FrameError(
+            f"{what}: centre of shape {found.shape} for {slices} slices, expected one finite number [px], or one a slice"
+        )
+    return np.broadcast_to(found, (slices,))
