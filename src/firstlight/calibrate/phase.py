@@ -241,7 +241,7 @@ def _finite(step: str, frame: Frame) -> tuple[Array, Any]:
     data = np.asarray(frame.data, dtype=np.float32).reshape(-1, *frame.shape[-2:])
     if np.isfinite(data.sum(dtype=np.float64)):
         return data, frame.flags
-    from firstlight.calibrate.not_finite import filled
+    from firstlight.calibrate.gaps import filled
 
     data, bits = filled(data, step)
     bits = bits.reshape(frame.shape)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import bdtrc, ndtr
 
 from firstlight.calibrate.detector import floated
-from firstlight.calibrate.not_finite import filled
+from firstlight.calibrate.gaps import filled
 from firstlight.errors import FrameError
 from firstlight.frame import Flag, Frame
 from firstlight.needs import needs

@@ -54,6 +54,8 @@ def reconstruct(
         raise FrameError(f"{STEP}: padding {padding!r}, expected edge or zero")
     scan, data, centers = scan_of(frame, STEP, center)
     side = data.shape[2] if size is None else size
+    if side != int(side) or side < 1 or (workers is not None and workers < 1):
+        raise FrameError(f"{STEP}: size {size}, workers {workers}; expected whole numbers from 1")
     if algorithm == "linerec" and device != "cpu":
         raise FrameError(f"{STEP}: linerec runs on the cpu only, got device {device!r}; take fbp there")
     edge = EDGE if padding == "edge" else 0
@@ -75,6 +77,8 @@ def scan_of(frame: Frame, step: str, center: float | Sequence[float] | None = No
     found = scan.center if center is None else np.asarray(center, dtype=np.float64)
     if found is None:
         raise FrameError(f"{step}: the rotation axis is unknown; run calibrate.find_center first, or give center=")
+    if 0 in frame.shape:
+        raise FrameError(f"{step}: a scan of {frame.shape}, expected at least one projection, row and column")
     if np.size(found) not in (1, frame.shape[1]):
         raise FrameError(f"{step}: {np.size(found)} centres for {frame.shape[1]} detector rows; give one, or one for each row")
     centers = np.broadcast_to(np.asarray(found, dtype=np.float64).reshape(-1), (frame.shape[1],))
