@@ -217,3 +217,14 @@ def test_the_dendrite(data: Path, tmp_path: Path, capsys) -> None:
         out["exchange/theta"].attrs["units"] = "deg"
     assert main(["center", str(tmp_path / "d.h5"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["center"] == pytest.approx(626.3, abs=1)
+
+
+def test_where_memory_is_tight_one_worker_with_whole_batches_beats_two_with_slivers() -> None:
+    from firstlight.tomography.chain import _effort
+
+    def plan(rows: int, workers: int) -> scale.Plan:
+        sections = tuple(scale.Section(y, y + rows, max(0, y - 1), min(64, y + rows + 1)) for y in range(0, 64, rows))
+        return scale.Plan(sections, 1, workers, 0)
+
+    assert _effort(plan(16, 1)) < _effort(plan(4, 2))
+    assert _effort(plan(16, 2)) < _effort(plan(32, 1))

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 SLACK = 1.2  # what the allocator holds beyond what is in use
+OVERHEAD = 8  # rows: what a section costs beyond its rows, since few slices fill half-empty vectors
 HOUSE = 320 << 20  # bytes: the interpreter, its libraries and compiled loops; measured by tests/tomography/test_run.py
 
 
@@ -102,16 +103,24 @@ def prepared(frame: Frame, bound: Sequence[rec.Call], options: rec.Options, reso
 def planned(
     frame: Frame, calls: Sequence[scale.Call], first: Frame | None, options: rec.Options, resources: Resources
 ) -> scale.Plan:
-    """Sections within the memory that the program leaves; fewer workers where so many do not fit, unless they are named."""
+    """Sections within the memory that the program leaves, by as many workers as finish soonest, unless they are named."""
     pixels = 0 if first is None else int(np.prod(first.shape[1:])) if "Z" in first.axes else 0
     most = len(options.devices) or resources.workers or cores()
     fewest = most if options.devices or resources.workers else 1
+    plans, short, room = [], None, int(resources.room)
     for workers in range(most, fewest - 1, -1):
         try:
-            return scale.plan(frame, calls, memory=int(resources.room), workers=workers, rows=options.rows, pixels=pixels)
+            plans.append(scale.plan(frame, calls, memory=room, workers=workers, rows=options.rows, pixels=pixels))
         except FrameError as error:
             short = error
-    raise FrameError(f"{short} (of {resources.memory / 2**20:.0f} MiB, {HOUSE / 2**20:.0f} are the program's own)")
+    if not plans:
+        raise FrameError(f"{short} (of {resources.memory / 2**20:.0f} MiB, {HOUSE / 2**20:.0f} are the program's own)")
+    return min(plans, key=_effort)
+
+
+def _effort(plan: scale.Plan) -> float:
+    """Rows that a worker computes, halo included, and OVERHEAD for each of its sections."""
+    return sum(s.high - s.low + OVERHEAD for s in plan.sections) / plan.workers
 
 
 def call_of(call: rec.Call) -> scale.Call:
