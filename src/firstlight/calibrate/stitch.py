@@ -120,7 +120,7 @@ def _mean(part: Array) -> tuple[Array, Array]:
         return part.mean(axis=0, dtype=np.float64), np.zeros(part.shape[1:], dtype=bool)
     total = np.where(good, part, 0).sum(axis=0, dtype=np.float64)
     mean = np.divide(total, good.sum(axis=0), out=np.full(total.shape, np.nan), where=good.any(axis=0))
-    return mean, ~good.all(axis=0)
+    return mean, np.asarray(~good.all(axis=0))
 
 
 def _per_angle(part: Any, frame: Frame) -> bool:

@@ -48,7 +48,8 @@ def remove_stripes(frame: Frame, *, snr: float = 3.0, large: int = 61, small: in
     pixels are interpolated along their row (NO_DATA), dead columns too (DEAD: flagged DEAD or NO_DATA, or not positive in
     transmission, at every angle; found fluctuating: DEFECT); large stripes are replaced by their neighbours' median
     (DEFECT). Noise: as in `remove_stripes_large` and `_sorting`. Of all methods this one changes most where there are no
-    stripes: rims of the object that stay near the axis look like some. Raises FrameError for another unit or axes, fewer
+    stripes: what of the object stays near the axis stands still like one. Where no stripe is wide, `remove_stripes_dead`
+    and `remove_stripes_sorting` leave more of it. Raises FrameError for another unit or axes, fewer
     than 8 angles, or a window wider than the detector.
     """
     params = {"snr": snr, "large": large, "small": small}
@@ -87,7 +88,8 @@ def remove_stripes_large(frame: Frame, *, snr: float = 3.0, size: int = 61, drop
 
     Every column's level against the median of `size` [px] sorted columns, its lowest and highest values left out (a share
     of `drop` together), is divided out of transmission and subtracted from optical depth. Columns whose level stands out by
-    `snr` are replaced by the median (DEFECT). Gaps as in `remove_stripes`. Noise: scaled (or shifted) with the column,
+    `snr`, and by steep edges where the paper takes them without (an object about the axis has gradual ones), are replaced by
+    the median (DEFECT). Gaps as in `remove_stripes`. Noise: scaled (or shifted) with the column,
     whose flags say where it was replaced. Raises FrameError as `remove_stripes`, or for a share outside 0..0.9.
     """
     step, divide = "calibrate.remove_stripes_large", frame.unit is Unit.TRANSMISSION
