@@ -20,7 +20,15 @@ STEP = "calibrate.attenuation"
 LEFT_OUT = "the variance was left out by calibrate.attenuation(variance=False)"
 
 
-@needs(halo=0, copies=4.0)
+def _copies(frame: Frame, *, variance: bool = True, **_: Any) -> float:
+    return 4.5 if variance else 3.25
+
+
+def _keeps(frame: Frame, *, variance: bool = True, **_: Any) -> float:
+    return float(variance)
+
+
+@needs(halo=0, copies=_copies, keeps=_keeps)
 def attenuation(frame: Frame, *, least: float = 1e-4, variance: bool = True) -> Frame:
     """-log of transmission (..., Y, X) [1]: optical depth [1], float32, the line integral of attenuation.
 
@@ -52,7 +60,10 @@ def attenuation(frame: Frame, *, least: float = 1e-4, variance: bool = True) -> 
     flags = frame.flags
     if found:
         flags = bits.reshape(data.shape) if flags is None else np.bitwise_or(flags, bits.reshape(data.shape))
-    std = None if frame.std is None else np.asarray(frame.std * np.exp(out.reshape(data.shape)), dtype=np.float32)
+    std = None
+    if frame.std is not None:
+        std = np.exp(out.reshape(data.shape))
+        std *= frame.std
     params = {"least": least, "variance": variance}
     noise = _noise(frame, var, variance)
     return frame.then(STEP, params, data=out.reshape(data.shape), unit=Unit.OPTICAL_DEPTH, noise=noise, std=std, flags=flags)

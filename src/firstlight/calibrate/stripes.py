@@ -35,11 +35,20 @@ __all__ = [
 Array = NDArray[Any]
 Rule = Callable[[Array], tuple[Array, Found]]
 FEWEST = 8  # angles: with fewer an edge of the object that does not move is a stripe
-COPIES = 8  # of a section of one row, measured 7.6; of eight rows 2.7
+PLANES = 7  # sinograms at work at a time, one row after the other
+MAPS = 40  # float32 numbers of each detector pixel: noise, levels, flags
 DROP = 0.1  # Vo's share of the lowest and highest values that a column's level leaves out
 
 
-@needs(halo=0, copies=COPIES)
+def _copies(frame: Frame, **_: Any) -> float:
+    return 3.25 + MAPS / frame.shape[0]
+
+
+def _planes(frame: Frame, **_: Any) -> float:
+    return 4 * PLANES * frame.shape[0] * frame.shape[-1]
+
+
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes(frame: Frame, *, snr: float = 3.0, large: int = 61, small: int = 21) -> Frame:
     """Dead, large and all other stripes, by Vo et al. 2018 (algorithms 6, 5 and 3 in turn); AYX, float32, unit unchanged.
 
@@ -65,7 +74,7 @@ def remove_stripes(frame: Frame, *, snr: float = 3.0, large: int = 61, small: in
     return _each(frame, step, params, rule)
 
 
-@needs(halo=0, copies=COPIES)
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes_sorting(frame: Frame, *, size: int = 21) -> Frame:
     """Full and partial stripes up to size/2 wide by Vo's sorting method (algorithm 3); AYX, float32, unit unchanged.
 
@@ -82,7 +91,7 @@ def remove_stripes_sorting(frame: Frame, *, size: int = 21) -> Frame:
     return _each(frame, step, {"size": size}, rule)
 
 
-@needs(halo=0, copies=COPIES)
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes_large(frame: Frame, *, snr: float = 3.0, size: int = 61, drop: float = DROP) -> Frame:
     """Large stripes by Vo's method (algorithm 5); AYX, float32, unit unchanged.
 
@@ -103,7 +112,7 @@ def remove_stripes_large(frame: Frame, *, snr: float = 3.0, size: int = 61, drop
     return _each(frame, step, {"snr": snr, "size": size, "drop": drop}, rule)
 
 
-@needs(halo=0, copies=COPIES)
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes_dead(frame: Frame, *, snr: float = 3.0, size: int = 61) -> Frame:
     """Unresponsive and fluctuating columns by Vo's method (algorithm 6), interpolated; AYX, float32, unit unchanged.
 
@@ -122,7 +131,7 @@ def remove_stripes_dead(frame: Frame, *, snr: float = 3.0, size: int = 61) -> Fr
     return _each(frame, step, {"snr": snr, "size": size}, rule)
 
 
-@needs(halo=0, copies=COPIES)
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes_titarenko(frame: Frame, *, alpha: float = 0.05, chunks: int = 1) -> Frame:
     """Full stripes by Titarenko's regularised formula; AYX, float32, unit unchanged.
 
@@ -163,7 +172,7 @@ def _regularised(means: Array, alpha: float) -> Array:
     return np.asarray(solveh_banded(band, -np.diff(slope, axis=1).T).T)
 
 
-@needs(halo=0, copies=COPIES)
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes_fourier_wavelet(frame: Frame, *, level: int = 4, wavelet: str = "db5", sigma: float = 2.0) -> Frame:
     """Stripes by the combined wavelet and Fourier filter of Munch et al. 2009; AYX, float32, unit unchanged.
 
