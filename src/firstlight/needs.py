@@ -55,7 +55,8 @@ class Needs:
 
 
 def _rows_of(frame: Any, section: float) -> int:
-    return max(1, int(ceil(section / (4 * frame.shape[0] * frame.shape[-1]))))
+    rows = section / (4 * frame.shape[0] * frame.shape[-1])
+    return max(1, ceil(float(rows)))
 
 
 def _number(value: Number, frame: Any, params: Mapping[str, Any]) -> float:
