@@ -59,7 +59,8 @@ def write_scan(path: Path, angles: int, rows: int, columns: int) -> None:
 def run(scan: Path, out: Path, options: argparse.Namespace) -> dict[str, object]:
     if out.exists():
         shutil.rmtree(out)
-    command = [sys.executable, "-c", "from firstlight.cli import main; raise SystemExit(main())", "run", options.recipe, str(scan), "-o", str(out)]
+    code = "from firstlight.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", code, "run", options.recipe, str(scan), "-o", str(out)]
     command += ["--memory", options.memory, "--json"]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -8,6 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from firstlight.compiled import find_room
+
+find_room()
+
 __version__ = "0.1.0"
 
 _NAMES = {

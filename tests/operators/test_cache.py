@@ -14,7 +14,7 @@ import pytest
 import firstlight
 
 CODE = """
-import gc, json
+import gc, json, os
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 import firstlight
@@ -31,6 +31,7 @@ radon(np.arange(8) * 0.4, 16, slices=2, convolution=False)(np.ones((2, 16, 16), 
 ours = [d for d in gc.get_objects() if isinstance(d, Dispatcher) and d.py_func.__module__.startswith("firstlight")]
 stats = [d.stats for d in ours if d.signatures]
 print(json.dumps({
+    "cache": os.environ.get("NUMBA_CACHE_DIR"),
     "file": firstlight.__file__,
     "hits": sum(sum(s.cache_hits.values()) for s in stats),
     "misses": sum(sum(s.cache_misses.values()) for s in stats),
@@ -63,3 +64,17 @@ def test_a_second_process_compiles_nothing(tmp_path, writable):
     assert all(Path(path).is_relative_to(where) for path in first["paths"] + second["paths"])
     assert (first["hits"], second["misses"]) == (0, 0)
     assert second["hits"] == first["misses"] >= 6  # pack, spread, crop, embed, gather, unpack
+
+
+def test_where_nothing_can_be_written_loops_live_as_long_as_their_process(tmp_path):
+    site, home = tmp_path / "site", tmp_path / "home"
+    home.mkdir()
+    (home / ".cache").touch()
+    shutil.copytree(Path(firstlight.__file__).parent, site / "firstlight", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in [site / "firstlight", *(p for p in (site / "firstlight").rglob("*") if p.is_dir())]:
+        (folder / "__pycache__").touch()
+    found = run(site, home)
+    assert found["hits"] == 0
+    assert found["misses"] >= 6
+    assert found["cache"]
+    assert not Path(found["cache"]).exists()

@@ -188,3 +188,27 @@ def test_radians_that_say_so_are_degrees(broken, tmp_path: Path, capsys) -> None
         file["exchange/theta"].attrs["units"] = "radians"
     assert main(["center", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["center"] == pytest.approx(60.7, abs=0.25)
+
+
+def test_what_follows_a_step_that_is_broken_is_not_at_fault(scan: Path, tmp_path: Path, capsys) -> None:
+    """A step that takes every unit hands on that of the step before it, not counts."""
+    text = ALL_WRONG.replace("zingerz", "zingers").replace('flts = "mean"\n', "").replace("center = 900.0", "")
+    steps = text.strip().split("\n\n")
+    stitch = '[[step]]\nuse = "calibrate.stitch_360"'
+    (tmp_path / "r.toml").write_text("\n\n".join([*steps[:2], steps[3], stitch, steps[2], steps[4]]))
+    problems = checked(capsys, tmp_path / "r.toml", scan)["problems"]
+    assert len(problems) == 1
+    assert "calibrate.stitch_360" in problems[0]
+
+
+def test_a_centre_that_is_no_column_is_said_once(scan: Path, capsys) -> None:
+    problems = checked(capsys, "tomography", scan, "--set", "restore.reconstruct.center=nan")["problems"]
+    assert len(problems) == 1
+
+
+@pytest.mark.parametrize("key", ["algorithm", "gpu_devices", "chunk_size", "dtype", "output_format", "filter"])
+@pytest.mark.parametrize("value", ['["zarr"]', "{ a = 1 }", "1.5", '""', "true"])
+def test_a_value_of_the_wrong_kind_in_the_table_is_a_problem(key: str, value: str, scan: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "r.toml").write_text(f"[reconstruction]\n{key} = {value}\n")
+    problems = checked(capsys, tmp_path / "r.toml", scan)["problems"]
+    assert any(key in p for p in problems)

@@ -1,10 +1,12 @@
 """A recipe on a scan by its command: the volume, its history, memory, resumption, what else is written."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -112,8 +114,8 @@ def test_the_plan_comes_first(scan: Path, tmp_path: Path, capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert "90 projections of 40 x 128 px" in lines[0]
     assert "white, dark too" in lines[1]
-    assert any("sections of" in x and "MiB at most of 4096" in x for x in lines[:9])
-    assert any(x.startswith(f"output {tmp_path / 'v.zarr'}: ZYX 40 x 128 x 128 float32 [1/mm], 2.5 MiB") for x in lines[:9])
+    assert any("sections of" in x and "MiB at most of 4096" in x for x in lines[:10])
+    assert any(x.startswith(f"output {tmp_path / 'v.zarr'}: ZYX 40 x 128 x 128 float32 [1/mm], 2.5 MiB") for x in lines[:10])
     assert lines[-1].startswith("picture")
 
 
@@ -172,7 +174,7 @@ def test_memory_stays_under_what_is_stated(make_scan, tmp_path: Path) -> None:
 
 def test_too_little_memory_is_said(scan: Path, tmp_path: Path, capsys) -> None:
     assert main(["run", "tomography", str(scan), "-o", str(tmp_path / "v.zarr"), "--memory", "300M"]) == 2
-    assert "give more memory" in capsys.readouterr().err
+    assert "the program itself takes 320; give more memory: --memory 640M" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -184,6 +186,9 @@ def test_too_little_memory_is_said(scan: Path, tmp_path: Path, capsys) -> None:
         (["-o", "{here}/v.zarr", "--codec", "lz77"], "codec 'lz77'"),
         (["-o", "{here}/v.zarr", "--workers", "0"], "workers 0, expected at least 1"),
         (["-o", "{here}/v.zarr", "--save-projections", "{here}/p.mrc"], "expected a .h5"),
+        (["-o", "{here}/v.zarr", "--save-projections", "{here}/v.zarr"], "give --save-projections another name"),
+        (["-o", "{here}/v.zarr", "--memory", "100M"], "memory: got 100 MiB, of which the program itself takes 320"),
+        (["-o", "{here}/v.zarr", "--set", "restore.reconstruct.center=[1, 2]"], "2 centres for 40 detector rows"),
         (["-o", "{here}/v.zarr", "--set", "restore.reconstruct.center=900"], "expected one inside the 128 columns"),
         (["-o", "{here}/v.zarr", "--set", "restore.reconstruct.filtr=hann"], "did you mean 'filter'?"),
     ],
@@ -228,3 +233,79 @@ def test_where_memory_is_tight_one_worker_with_whole_batches_beats_two_with_sliv
 
     assert _effort(plan(16, 1)) < _effort(plan(4, 2))
     assert _effort(plan(16, 2)) < _effort(plan(32, 1))
+
+
+STITCH = """
+[[step]]
+use = "calibrate.transmission"
+white = "white"
+dark = "dark"
+
+[[step]]
+use = "calibrate.attenuation"
+variance = false
+
+[[step]]
+use = "calibrate.find_center"
+
+[[step]]
+use = "calibrate.stitch_360"
+
+[[step]]
+use = "restore.reconstruct"
+"""
+
+
+def test_a_whole_turn_about_an_axis_at_the_edge_is_stitched(scan: Path, tmp_path: Path, capsys, replaced) -> None:
+    """The volume is as wide as the stitched projections; its history repeats it, with the axis where it is first used."""
+    turn, theta = tmp_path / "turn.h5", np.arange(240) * np.pi / 120
+    shutil.copy(scan, turn)
+    lines, _ = simulate.phantom_projections(theta, 40, 240, center=119.5, scale=1.5)
+    with h5py.File(turn, "r+") as file:
+        replaced(file, "exchange/data", (100 + 20000 * np.exp(-lines[:, :, :150])).astype(np.uint16))
+        replaced(file, "exchange/theta", np.rad2deg(theta))
+        replaced(file, "exchange/data_white", np.full((2, 40, 150), 20100, np.uint16))
+        replaced(file, "exchange/data_dark", np.full((2, 40, 150), 100, np.uint16))
+    (tmp_path / "r.toml").write_text(STITCH)
+    argv = ["run", tmp_path / "r.toml", turn, "-o", tmp_path / "v.zarr", "--save-projections", tmp_path / "p.h5"]
+    row = ran(capsys, *argv)
+    assert row["center"] == pytest.approx(119.5, abs=0.25)
+    assert row["plan"]["shape"] == [40, 239, 239]
+    assert io.read(tmp_path / "p.h5").shape == (120, 40, 239)
+    volume = np.asarray(io.read(tmp_path / "v.zarr").data)
+    truth = reconstruct(io.read(tmp_path / "p.h5")).data
+    np.testing.assert_allclose(volume, truth, atol=1e-4 * np.abs(truth).max())
+    (tmp_path / "again.toml").write_text(recipe.from_history(io.read(tmp_path / "v.zarr")))
+    ran(capsys, "run", tmp_path / "again.toml", turn, "-o", tmp_path / "w.zarr")
+    assert np.array_equal(volume, np.asarray(io.read(tmp_path / "w.zarr").data))
+
+
+def test_a_stated_axis_far_from_the_one_found_is_doubted(scan: Path, tmp_path: Path, capsys) -> None:
+    argv = ["run", "tomography", scan, "-o", tmp_path / "v.zarr", "--set"]
+    row = ran(capsys, *argv, "restore.reconstruct.center=80")
+    assert row["center"] == 80
+    assert any("lies 19.3 px right of the one found" in d for d in row["doubts"])
+    assert not any("stated" in d for d in ran(capsys, *argv, "restore.reconstruct.center=61")["doubts"])
+
+
+def test_an_unfinished_output_about_another_axis_is_not_gone_on_with(scan: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """A search within less memory looks at fewer rows, and one volume has one axis."""
+    argv = ["run", "tomography", str(scan), "-o", str(tmp_path / "v.zarr")]
+    monkeypatch.setattr(scale, "run", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(argv) == 130
+    monkeypatch.undo()
+    real = scale.settle
+
+    def elsewhere(*given, **named):
+        calls, found = real(*given, **named)
+        return calls, found.replace(
+            geometry=replace(found.geometry, center=found.geometry.center + 0.1),
+            history=tuple(
+                replace(r, params={**r.params, "found": {**r.params["found"], "center": 60.9}}) if "found" in r.params else r
+                for r in found.history
+            ),
+        )
+
+    monkeypatch.setattr(scale, "settle", elsewhere)
+    assert main(argv) == 2
+    assert "unfinished output of another" in capsys.readouterr().err

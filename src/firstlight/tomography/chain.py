@@ -31,8 +31,10 @@ __all__ = [
     "lines",
     "planned",
     "prepared",
+    "settled",
     "summary",
     "takes",
+    "whole",
 ]
 
 SLACK = 1.2  # what the allocator holds beyond what is in use
@@ -83,7 +85,7 @@ class Job:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the output."""
-        return _whole(self.first, self.frame)
+        return whole(self.first, self.frame)
 
 
 def takes(frame: Frame, bound: Sequence[rec.Call]) -> bool:
@@ -100,10 +102,22 @@ def prepared(frame: Frame, bound: Sequence[rec.Call], options: rec.Options, reso
     return Job(frame, bound, calls, options, plan, first)
 
 
+def settled(job: Job, calls: Sequence[scale.Call], resources: Resources) -> Job:
+    """The job once its axis is known, on which the width of what comes out may depend (stitch_360)."""
+    first = scale.probe(job.frame, calls)
+    plan = job.plan if first.shape == job.first.shape else planned(job.frame, job.calls, first, job.options, resources)
+    return replace(job, first=first, plan=plan)
+
+
 def planned(
     frame: Frame, calls: Sequence[scale.Call], first: Frame | None, options: rec.Options, resources: Resources
 ) -> scale.Plan:
     """Sections within the memory that the program leaves, by as many workers as finish soonest, unless they are named."""
+    if resources.room <= 0:
+        raise FrameError(
+            f"memory: got {resources.memory / 2**20:.0f} MiB, of which the program itself takes {HOUSE / 2**20:.0f}; "
+            f"give more memory: --memory {2 * HOUSE / 2**20:.0f}M"
+        )
     pixels = 0 if first is None else int(np.prod(first.shape[1:])) if "Z" in first.axes else 0
     most = len(options.devices) or resources.workers or cores()
     fewest = most if options.devices or resources.workers else 1
@@ -132,6 +146,8 @@ def call_of(call: rec.Call) -> scale.Call:
 def _centred(frame: Frame, calls: Sequence[scale.Call]) -> tuple[Frame, list[scale.Call]]:
     """Centres that a step states for each row belong to the scan, which sections cut."""
     many = [np.asarray(c.params["center"], dtype=np.float64) for c in calls if isinstance(c.params.get("center"), list | tuple)]
+    if many and many[-1].shape not in ((), (1,), (frame.shape[1],)):
+        raise FrameError(f"center: {many[-1].size} centres for {frame.shape[1]} detector rows; give one, or one for each row")
     if not many or many[-1].shape != (frame.shape[1],) or not isinstance(frame.geometry, Scan):
         return frame, list(calls)
     frame = frame.replace(geometry=replace(frame.geometry, center=many[-1]))
@@ -152,7 +168,8 @@ def assumed(frame: Frame, calls: Sequence[scale.Call]) -> list[scale.Call]:
     return [scale.Call(_middle, {}) if c.needs.sample else c for c in calls]
 
 
-def _whole(first: Frame, frame: Frame) -> tuple[int, ...]:
+def whole(first: Frame, frame: Frame) -> tuple[int, ...]:
+    """The shape of all rows of the scan, from what comes out of one."""
     axis = first.axes.index("Z" if "Z" in first.axes else "Y")
     return tuple(frame.shape[1] if i == axis else n for i, n in enumerate(first.shape))
 

@@ -35,7 +35,8 @@ def problems(
     assert isinstance(scan, Scan)
     found = [Problem("scan", doubt) for doubt in angle_problems(scan)]
     first, wrong = _walked(frame, bound, searched=not found)
-    found += [*wrong, *_outside(frame, bound)]
+    outside = _outside(frame, bound)
+    found += [w for w in wrong if not any(w.where == o.where and "centre" in w.message for o in outside)] + outside
     ready = [c for c in bound if c.whole]
     try:
         planned(frame, [call_of(c) for c in ready], first, options, resources)
@@ -86,7 +87,7 @@ def _walked(frame: Frame, bound: Sequence[rec.Call], searched: bool) -> tuple[Fr
                     continue
                 found.append(Problem(call.where, error))
             searched = False
-            now = _centred(given) if given is not None and _search(call) else _stood_in(call, values, few)
+            now = _centred(given) if given is not None and _search(call) else _stood_in(call, values, few, given)
     return now, found
 
 
@@ -117,10 +118,10 @@ def _tried(call: rec.Call, values: Any, frame: Frame) -> tuple[Frame | None, str
         return None, str(error)
 
 
-def _stood_in(call: rec.Call, values: Any, few: Frame) -> Frame | None:
-    """What the step makes of a stand-in of the first unit that it takes; None where it takes none."""
+def _stood_in(call: rec.Call, values: Any, few: Frame, given: Frame | None = None) -> Frame | None:
+    """What the step makes of a stand-in of the first unit that it takes, that of `given` before others; None: it takes none."""
     few = _centred(few)
-    for unit in UNITS:
+    for unit in UNITS if given is None else (given.unit, *UNITS):
         data = np.full(few.shape, INSIDE, np.float32)
         stand_in = few.replace(data=data, unit=unit, flags=None, std=None, noise=Unmodelled("a stand-in"))
         if _search(call):
