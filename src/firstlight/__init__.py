@@ -8,9 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from firstlight.compiled import find_room
-
-find_room()
+import_module("firstlight.compiled").find_room()
 
 __version__ = "0.1.0"
 
