@@ -464,7 +464,7 @@ def test_parameters():
 def test_every_domain_ships_its_recipe(domain):
     steps = recipe.load(domains.default_recipe(domain))
     assert steps.domain == domain
-    assert steps.steps[-1].use == "restore.nonlocal_means"
+    assert steps.steps[-1].use == ("restore.reconstruct" if domain == "tomography" else "restore.nonlocal_means")
 
 
 @pytest.mark.parametrize("name", recipe.shipped())
@@ -550,7 +550,7 @@ def sample(tmp_path_factory):
 MICROSCOPE = {"gain": 0.46, "read_noise": 1.6, "offset": 100.0}  # the sample's own camera
 
 
-@pytest.mark.parametrize("name", ["star field", "tubules", "cells", "chart (Bayer)", "xtrans (X-Trans)", "projections"])
+@pytest.mark.parametrize("name", ["star field", "tubules", "cells", "chart (Bayer)", "xtrans (X-Trans)"])
 def test_every_domains_recipe_restores_its_sample_and_repeats(sample, name):
     from firstlight import calibrate
 
@@ -558,8 +558,8 @@ def test_every_domains_recipe_restores_its_sample_and_repeats(sample, name):
     entry = entries[name]
     raw = io.read(folder / entry["lights"][0])
     raw = raw if raw.unit == Unit.ADU else io.assume(raw, unit="adu")
-    row = json.loads((folder / entry["detector"]).read_text()) if "detector" in entry else MICROSCOPE
-    light = calibrate.assign(raw, detector=Detector(**row)) if entry["domain"] in ("microscopy", "tomography") else raw
+    row = MICROSCOPE
+    light = calibrate.assign(raw, detector=Detector(**row)) if entry["domain"] == "microscopy" else raw
     inputs = {k: [folder / p for p in entry[k]] for k in ("bias", "dark", "flat") if k in entry}
     steps = recipe.load(domains.default_recipe(entry["domain"]))
     assert recipe.check(steps, light, inputs=inputs) == []
@@ -571,6 +571,112 @@ def test_every_domains_recipe_restores_its_sample_and_repeats(sample, name):
     assert error[0] < 0.75 * error[1]
     again = recipe.run(recipe.load(recipe.from_history(restored)), raw)
     assert np.array_equal(again.data, restored.data)
+
+
+def test_the_scans_recipe_reconstructs_its_sample_and_repeats(sample):
+    folder, entries = sample
+    light = io.read(folder / entries["projections"]["lights"][0])
+    steps = recipe.load("tomography")
+    assert recipe.check(steps, light) == []
+    volume = recipe.run(steps, light)
+    assert (volume.axes, volume.unit, volume.shape) == ("ZYX", Unit.ATTENUATION, (16, 256, 256))
+    assert 'also = ["white", "dark"]' in recipe.from_history(volume)
+    again = recipe.run(recipe.load(recipe.from_history(volume)), light)
+    assert np.array_equal(again.data, volume.data)
+
+
+def test_inputs_go_through_a_step_too(sample):
+    from firstlight import calibrate
+
+    folder, entries = sample
+    frames = io.read_set(folder / entries["projections"]["lights"][0])
+    hit = np.array(frames["white"].data)
+    hit[3, 5, 40] = 60000
+    frames["white"] = frames["white"].replace(data=hit)
+    text = """
+[[step]]
+use = "calibrate.remove_zingers"
+also = ["white"]
+
+[[step]]
+use = "calibrate.transmission"
+white = "white"
+dark = "dark"
+"""
+    inputs = {"white": frames["white"], "dark": frames["dark"]}
+    got = recipe.run(recipe.load(text), frames["data"], inputs=inputs)
+    cleaned = calibrate.remove_zingers(frames["white"])
+    want = calibrate.transmission(calibrate.remove_zingers(frames["data"]), white=cleaned, dark=frames["dark"])
+    assert np.array_equal(got.data, want.data)
+    assert np.abs(np.asarray(got.data)[:, 5, 40] / np.asarray(got.data)[:, 5, 41] - 1).max() < 0.5  # the hit is gone
+
+
+def test_also_names_what_a_later_step_takes():
+    first = '[[step]]\nuse = "calibrate.remove_zingers"\nalso = ["whit"]\n'
+    text = first + '[[step]]\nuse = "calibrate.transmission"\nwhite = "white"\n'
+    assert any(
+        "also 'whit': no later step takes that input; did you mean 'white'?" in str(p) for p in recipe.check(recipe.load(text))
+    )
+
+
+def table(**keys):
+    return recipe.Recipe((), reconstruction=keys)
+
+
+def test_the_table_stands_for_the_last_step_of_the_shipped_recipe():
+    text = """
+[reconstruction]
+algorithm = "fourierrec"
+filter = "shepp"
+gpu_devices = []
+chunk_size = 64
+dtype = "float32"
+output_format = "zarr"
+"""
+    loaded = recipe.load(text)
+    steps = recipe.resolved(loaded).steps
+    shipped = recipe.load("tomography").steps
+    assert [s.use for s in steps] == [s.use for s in shipped]
+    assert dict(steps[-1].params) == {"filter": "shepp", "algorithm": "fourierrec"}
+    assert recipe.options(loaded) == recipe.Options((), 64, "float32", ".zarr")
+    assert recipe.load(recipe.dumps(loaded)) == loaded
+
+
+def test_an_iterative_algorithm_is_its_step():
+    assert recipe.resolved(table(algorithm="sirt")).steps[-1].use == "restore.sirt"
+    assert recipe.resolved(table(algorithm="tv")).steps[-1].use == "restore.total_variation"
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"algoritm": "fbp"}, "unknown key 'algoritm' of [reconstruction]; did you mean 'algorithm'?"),
+        ({"algorithm": "gridrek"}, "algorithm 'gridrek'; did you mean 'gridrec'?"),
+        ({"chunk_size": 0}, "chunk_size is 0, expected a number of detector rows from 1"),
+        ({"dtype": "flaot32"}, "dtype 'flaot32'; did you mean 'float32'?"),
+        ({"output_format": "zar"}, "output_format 'zar'; did you mean 'zarr'?"),
+        ({"gpu_devices": "all"}, "gpu_devices is 'all', expected a list"),
+        ({"gpu_devices": ["gpu"]}, "gpu_devices: device 'gpu'"),
+    ],
+)
+def test_the_tables_mistakes_are_named_at_once(keys, said):
+    problems = [str(p) for p in recipe.check(table(**keys, size="big"))]
+    assert any(said in p for p in problems), problems
+    assert any("size is 'big', expected a whole number" in p for p in problems) or "algorithm" in keys
+
+
+def test_devices_are_cuda_or_processors():
+    import torch
+
+    assert recipe.options(table(gpu_devices=["cpu", "cpu"])).devices == ("cpu", "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(RecipeError, match="sees no CUDA"):
+            recipe.options(table(gpu_devices=[0, 1]))
+
+
+def test_a_step_and_a_table_that_both_reconstruct_are_refused():
+    loaded = recipe.load('[[step]]\nuse = "restore.reconstruct"\n[reconstruction]\nalgorithm = "fbp"\n')
+    assert "both reconstruct; keep one" in str(recipe.check(loaded)[0])
 
 
 def test_importing_recipes_is_light():

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import_module("firstlight.compiled").find_room()
+
 __version__ = "0.1.0"
 
 _NAMES = {

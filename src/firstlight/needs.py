@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, TypeVar
 
 __all__ = ["Needs", "needs", "needs_of"]
@@ -21,17 +22,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Needs:
-    """What a step declares; each number may be a function (frame, **params) of it.
+    """What a step declares; each number may be a function (frame, **params) of it, those of memory also of `section_rows`.
 
     halo: rows [px] beyond a section's own on each side. copies: peak memory in units of the section as float32, the section
-    itself and the result included. fixed: bytes of tables and workspaces, whatever the section. sample: the step only changes
-    the geometry, and finds it from so many rows of the whole scan: it runs once, before the sections; 0: in each section.
+    itself, its flags and the result included. fixed: bytes of tables and workspaces of one thread, whatever the section; they
+    may stay. keeps: copies of maps that the result carries on beside its data (the noise of each pixel). sample: the step only
+    changes the geometry, and finds it from so many rows of the whole scan: it runs once, before the sections; 0: in each.
     """
 
     halo: Number = 0
     copies: Number = 3.0
     fixed: Number = 0
     sample: int = 0
+    keeps: Number = 0
 
     def rows(self, frame: Any, params: Mapping[str, Any]) -> int:
         """Rows of halo for this frame and these parameters."""
@@ -39,18 +42,32 @@ class Needs:
 
     def memory(self, frame: Any, params: Mapping[str, Any], section: float) -> float:
         """Bytes for a section of `section` bytes as float32."""
-        return _number(self.copies, frame, params) * section + _number(self.fixed, frame, params)
+        rows = {"section_rows": _rows_of(frame, section)}
+        return _number(self.copies, frame, {**params, **rows}) * section + self.workspace(frame, params, section)
+
+    def workspace(self, frame: Any, params: Mapping[str, Any], section: float) -> float:
+        """Bytes that do not grow with the section, but for a batch of slices."""
+        return _number(self.fixed, frame, {**params, "section_rows": _rows_of(frame, section)})
+
+    def kept(self, frame: Any, params: Mapping[str, Any]) -> float:
+        """Copies that stay beside the result's data."""
+        return _number(self.keeps, frame, params)
+
+
+def _rows_of(frame: Any, section: float) -> int:
+    rows = section / (4 * frame.shape[0] * frame.shape[-1])
+    return max(1, ceil(float(rows)))
 
 
 def _number(value: Number, frame: Any, params: Mapping[str, Any]) -> float:
     return value(frame, **params) if callable(value) else value
 
 
-def needs(*, halo: Number = 0, copies: Number = 3.0, fixed: Number = 0, sample: int = 0) -> Callable[[F], F]:
+def needs(*, halo: Number = 0, copies: Number = 3.0, fixed: Number = 0, sample: int = 0, keeps: Number = 0) -> Callable[[F], F]:
     """Declare what a step needs; see Needs."""
 
     def mark(step: F) -> F:
-        step.needs = Needs(halo, copies, fixed, sample)  # type: ignore[attr-defined]
+        step.needs = Needs(halo, copies, fixed, sample, keeps)  # type: ignore[attr-defined]
         return step
 
     return mark

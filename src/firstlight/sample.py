@@ -163,6 +163,9 @@ def _tomography(folder: Path, rng: np.random.Generator) -> list[dict[str, Any]]:
         exchange["theta"] = theta
         exchange["theta"].attrs["units"] = "deg"
         f["implements"] = "exchange"
+        for name, value, unit in (("detector/actual_pixel_size_x", 5.0, "um"), ("monochromator/energy", 25.0, "keV")):
+            f[f"measurement/instrument/{name}"] = value
+            f[f"measurement/instrument/{name}"].attrs["units"] = unit
     scan = Scan(np.radians(theta), center=126.0)
     truth = _truth(here / "truth.npy", np.exp(-lines), "AYX", Unit.TRANSMISSION, scan)
     detector = {"gain": sensor.gain, "read_noise": sensor.read_noise, "offset": sensor.offset, "source": "simulation"}

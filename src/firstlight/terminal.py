@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -12,6 +13,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 __all__ = ["close_output", "emit", "emit_rows", "lines", "one_line_warnings", "progress", "stoppable"]
+
+AGAIN = 0.05  # s until a signal that was lost comes again
 
 
 def _say(text: Any) -> None:
@@ -81,18 +84,56 @@ def stoppable() -> Iterator[None]:
         yield
         return
     numbers = [s for s in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)) if signal.getsignal(s) == signal.SIG_DFL]
+    told: list[int] = []
 
     def stop(number: int, stack: object) -> None:
-        sys.stderr.write("firstlight: terminated; finished outputs are whole, the one under way was removed\n")
+        if not told:
+            sys.stderr.write(
+                "firstlight: terminated; finished outputs are whole, the one under way was removed or is NAME.partial\n"
+            )
+        told.append(number)
         raise SystemExit(128 + number)
 
     for number in numbers:
         signal.signal(number, stop)
     try:
-        yield
+        with _not_swallowed(told):
+            yield
+    except (KeyboardInterrupt, SystemExit):
+        _quiet()
+        raise
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def _not_swallowed(told: list[int]) -> Iterator[None]:
+    """A signal that falls into a finalizer, whose exceptions Python ignores, comes again."""
+    before, timers = sys.unraisablehook, list[threading.Timer]()
+
+    def again(lost: sys.UnraisableHookArgs) -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt | SystemExit):
+            before(lost)
+            return
+        number = told[-1] if told and isinstance(lost.exc_value, SystemExit) else signal.SIGINT
+        timers.append(threading.Timer(AGAIN, _thread.interrupt_main, (number,)))
+        timers[-1].start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
+
+
+def _quiet() -> None:
+    """Event loops of libraries that are cut off say nothing of it."""
+    from logging import CRITICAL, getLogger
+
+    getLogger("asyncio").setLevel(CRITICAL)
 
 
 def close_output() -> None:

@@ -135,3 +135,15 @@ def test_refusals():
     data[1, 2] = np.nan
     with pytest.raises(FrameError, match="row 2 of projection 1 holds no finite value"):
         calibrate.attenuation(t.replace(data=data))
+
+
+@pytest.mark.parametrize("size", [(3, 1, 1), (1, 4, 5), (3, 4, 5)])
+def test_noise_that_differs_between_projections(size):
+    """As merge_repeated leaves it: each projection by its own law."""
+    rng = np.random.default_rng(SEED)
+    t, a = rng.uniform(0.2, 1, (3, 4, 5)).astype(np.float32), rng.uniform(1, 2, size).astype(np.float32) * 1e-3
+    done = calibrate.attenuation(frame(t, Noise(a, 2e-4, 0.0, 0.0, 1e-4)))
+    np.testing.assert_allclose(done.noise.variance(done.data), (a * t + 3e-4) / t**2, rtol=1e-5)
+    t[2, 1] = np.nan
+    with pytest.raises(FrameError, match="row 1 of projection 2"):
+        calibrate.attenuation(frame(t, Noise(a, 2e-4, 0.0)))

@@ -268,3 +268,14 @@ def test_dendrite(data) -> None:
     found = center_of(frame(file["sinoRD"].T, file["anglesRad"].ravel()))
     assert found.center == pytest.approx(626.3, abs=1)
     assert "the object leaves the field of view" in found.doubts
+
+
+def test_lost_projections_are_taken_from_those_around_them():
+    """Several in a row: a projection of zeros among them would pull the centroid."""
+    rng = np.random.default_rng(SEED)
+    data = sinogram(ellipses(rng, 50.0), half(180), 128, 60.3)
+    whole = center_of(frame(data, half(180)))
+    data[50:54] = np.nan
+    found = center_of(frame(data, half(180)))
+    assert found.center == pytest.approx(whole.center, abs=0.1)
+    assert found.methods["centroid"] == pytest.approx(whole.methods["centroid"], abs=0.1)

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from firstlight import simulate
-from firstlight.calibrate import center_of, find_center, merge_repeated, stitch_360
+from firstlight.box import Box
+from firstlight.calibrate import attenuation, center_of, find_center, merge_repeated, stitch_360
 from firstlight.calibrate.overlap import overlap_center
 from firstlight.errors import FrameError
 from firstlight.frame import Flag, Frame, Unit
 from firstlight.geometry import Scan
+from firstlight.needs import needs_of
 from firstlight.noise import Noise, Unmodelled
 
 SEED, WIDE, MIDDLE = 20261121, 241, 120.0
@@ -166,3 +168,32 @@ def test_noise_maps_of_each_projection_are_averaged_too() -> None:
 def test_nothing_repeated_nothing_changed() -> None:
     before = frame(np.ones((360, 1, 4)), FULL)
     assert merge_repeated(before).data is before.data
+
+
+def test_merged_projections_go_on_to_optical_depth() -> None:
+    angles = np.array([0.0, 0.1, 0.1])
+    before = frame(np.full((3, 2, 4), 0.5), angles, noise=Noise(1e-3, 0.0)).replace(unit=Unit.TRANSMISSION)
+    done = attenuation(merge_repeated(before))
+    assert np.allclose(done.noise.variance(done.data)[:, 0, 0], [2e-3, 1e-3])
+
+
+def test_what_is_not_finite_is_left_out_of_the_mean() -> None:
+    data = np.array([1.0, 3.0, 5.0]).reshape(3, 1, 1) * np.ones((3, 1, 4))
+    data[0, 0, 1], data[:2, 0, 2] = np.nan, np.inf
+    done = merge_repeated(frame(data, np.array([0.3, 0.3, 0.5])))
+    np.testing.assert_array_equal(done.data[0, 0], [2, 3, np.nan, 2])
+    np.testing.assert_array_equal(done.flags[0, 0], [0, Flag.NO_DATA, Flag.NO_DATA, 0])
+    assert not done.flags[1].any()
+
+
+def test_a_tolerance_of_nonsense_is_refused() -> None:
+    with pytest.raises(FrameError, match="tolerance"):
+        merge_repeated(frame(np.ones((3, 1, 4)), np.array([0.3, 0.3, 0.5])), tolerance=np.nan)
+
+
+def test_repeated_angles_by_sections() -> None:
+    data = np.random.default_rng(SEED).random((4, 3, 5))
+    before = frame(data, np.array([0.0, 0.1, 0.1, 0.2]))
+    assert needs_of(merge_repeated).rows(before, {}) == 0
+    part = merge_repeated(before.crop(Box((0, 1, 0), (4, 2, 5))))
+    np.testing.assert_array_equal(part.data[:, 0], merge_repeated(before).data[:, 1])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from firstlight.errors import FrameError
-from firstlight.operators import Gridding
+from firstlight.operators import Gridding, radon, radon_line
 from firstlight.operators.ramp import angle_weights, response
 
 
@@ -145,3 +145,47 @@ def test_what_is_not_finite_is_refused():
 )
 def test_angle_weights(angles, expected):
     np.testing.assert_allclose(angle_weights(np.asarray(angles)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("passes", [2, 3, 4])
+def test_turns_repeated_with_jitter_cover_half_a_turn(passes):
+    """As passes of an encoder that never stops at quite the same angle."""
+    one = np.arange(50) * np.pi / 50
+    angles = np.concatenate([one + 1e-6 * k for k in range(passes)])
+    weights = angle_weights(angles)
+    assert weights.sum() == pytest.approx(np.pi)
+    np.testing.assert_allclose(weights.reshape(passes, -1).sum(axis=0), np.pi / 50, rtol=1e-3)
+
+
+def test_repeated_turns_of_a_limited_arc_leave_the_wedge_out():
+    one = np.arange(30) * np.pi / 60
+    angles = np.concatenate([one + 1e-6 * k for k in range(3)])
+    assert angle_weights(angles).sum() == pytest.approx(np.pi / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("angles", "options", "message"),
+    [
+        (np.zeros((2, 3)), {}, "expected"),
+        ([], {}, "expected"),
+        ([0.0, np.nan], {}, "finite"),
+        ([0.0, 1.0], {"center": np.nan}, "expected one finite number"),
+        ([0.0, 1.0], {"center": [1.0, 2.0, 3.0], "slices": 2}, "expected one finite number"),
+        ([0.0, 1.0], {"slices": 0}, "0 slices"),
+    ],
+)
+def test_operators_refuse_what_they_cannot_use(angles, options, message):
+    for make in (radon, radon_line):
+        with pytest.raises(FrameError, match=message):
+            make(angles, 10, **options)
+
+
+@pytest.mark.parametrize("options", [{"pairs": 3}, {"width": 21}, {"width": 8}, {"workers": 0}])
+def test_geometries_refused(options):
+    with pytest.raises(FrameError, match="expected"):
+        Gridding(np.zeros(2), 10, **options)
+
+
+def test_no_slices_are_no_slices():
+    grid = Gridding(np.zeros(2), 10, workers=2)
+    assert grid.adjoint(np.zeros((2, 0, 10), np.float32), grid.phases(4.5)).shape == (0, 10, 10)

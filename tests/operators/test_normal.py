@@ -45,3 +45,27 @@ def test_it_is_symmetric_and_not_negative():
     assert np.vdot(normal(x), y) == pytest.approx(np.vdot(x, normal(y)), rel=1e-4)
     assert np.vdot(x, normal(x)) > 0
     assert np.vdot(y - y.mean(), normal(y - y.mean())) > 0
+
+
+def test_the_circulant_has_the_operators_value_at_each_wave():
+    rng = np.random.default_rng(7)
+    normal = Normal(Gridding(np.arange(40) * np.pi / 40, N, filtered=False), rng.uniform(0.5, 1.5, 40))
+    symbol, i = normal.circulant(), np.arange(N)
+    for k, m in ((0, 0), (1, 0), (3, 60), (20, 11), (32, 32)):
+        phase = 2 * np.pi * (k * i[:, None] + m * i[None]) / N
+        x = np.stack([np.cos(phase), np.sin(phase)]).astype(np.float32)
+        assert symbol[k, m] == pytest.approx(np.vdot(x, normal(x)) / N**2, rel=1e-3, abs=1e-5 * symbol.max())
+
+
+def test_part_of_the_angles_in_the_same_workspaces():
+    rng = np.random.default_rng(8)
+    angles, y = np.arange(30) * np.pi / 30, rng.standard_normal((30, 3, N)).astype(np.float32)
+    grid = Gridding(angles, N, filtered=False, pairs=2)
+    waves = grid.phases(30.0)
+    part = slice(1, None, 4)
+    own = Gridding(angles[part], N, filtered=False, pairs=2)
+    for _ in range(2):
+        np.testing.assert_allclose(
+            grid.subset(part).adjoint(y[part], waves[part]), own.adjoint(y[part], waves[part]), atol=1e-5
+        )
+    assert grid.adjoint(y, waves).shape == (3, N, N)

@@ -183,6 +183,25 @@ def test_units_history_and_truth(step):
     assert step.needs.memory(frame, {}, 1e6) > 3e6
 
 
+@pytest.mark.parametrize("step", [restore.cgls, restore.landweber, restore.tikhonov, restore.total_variation])
+def test_a_convolution_leaves_the_outside_empty(step):
+    out = step(scan(n=32, scale=2.0, noise=0.05), iterations=6).data[0]
+    c = np.arange(32) - 15.5
+    outside = np.hypot(c, c[:, None]) >= 16
+    assert not out[outside].any()
+    assert out[~outside].any()
+
+
+@pytest.mark.parametrize("size", [17, 31, 45])
+def test_a_size_that_is_no_good_for_transforms(size):
+    frame = scan(n=37, scale=2.0)
+    for step in (restore.cgls, restore.total_variation):
+        out, other = step(frame, size=size, iterations=30).data[0], step(frame, size=size, iterations=30, pair=True).data[0]
+        assert out.shape == (size, size)
+        if size > 30:
+            assert np.linalg.norm(out - other) < 0.15 * np.linalg.norm(other)
+
+
 @pytest.mark.parametrize("step", STEPS, ids=NAMES)
 def test_what_is_not_finite_is_refused(step):
     frame = scan()

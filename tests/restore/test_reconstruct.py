@@ -142,3 +142,15 @@ print("torch" in sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize("params", [{"size": 0}, {"size": 10.5}, {"workers": 0}])
+@pytest.mark.parametrize("algorithm", ["fbp", "linerec"])
+def test_sizes_of_nonsense_are_refused(params, algorithm):
+    with pytest.raises(FrameError, match="whole numbers"):
+        reconstruct(scan(), algorithm=algorithm, **params)
+
+
+def test_a_scan_without_rows_is_refused():
+    with pytest.raises(FrameError, match="at least one projection"):
+        reconstruct(scan().crop(Box((0, 1, 0), (A, 1, N))))

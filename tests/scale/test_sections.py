@@ -168,3 +168,53 @@ def test_each_worker_has_its_device():
     scale.run(scan(), [Call(on, {})], Collected((A, ROWS, N)), plan, devices=["cpu:0", "cpu:1"])
     assert seen
     assert seen <= {"cpu:0", "cpu:1"}
+
+
+@pytest.mark.parametrize("rows", [4, 23])
+def test_a_frame_among_the_parameters_goes_through_calls_of_its_own(rows):
+    @needs(halo=1)
+    def minus(frame: Frame, *, offset: Frame) -> Frame:
+        return frame.then("t.minus", data=frame.data - offset.data)
+
+    rng = np.random.default_rng(3)
+    offset = Frame(rng.random((2, ROWS, N)).astype(np.float32), "TYX", Unit.OPTICAL_DEPTH, Unmodelled("none"))
+    before = (Call(smooth, {"width": 3}), Call(averaged, {}))
+    calls = [Call(smooth, {}), Call(minus, {"offset": offset}, {"offset": before}), Call(shifted, {"times": 2})]
+    whole = shifted(minus(smooth(scan()), offset=averaged(smooth(offset, width=3))), times=2)
+    out = Collected((A, ROWS, N))
+    plan = scale.plan(scan(), calls, memory=1 << 30, workers=2, rows=rows)
+    scale.run(scan(), calls, out, plan)
+    np.testing.assert_allclose(out.data, whole.data, atol=1e-6)
+
+
+@needs()
+def averaged(frame: Frame) -> Frame:
+    return frame.replace(data=np.asarray(frame.data).mean(axis=0), axes="YX")
+
+
+def test_white_frames_count_in_the_memory():
+    offset = Frame(np.zeros((400, ROWS, N), np.float32), "TYX", Unit.OPTICAL_DEPTH, Unmodelled("none"))
+    few, many = ([Call(smooth, p)] for p in ({}, {"offset": offset}))
+    sizes = [scale.plan(scan(), calls, memory=1 << 30, workers=1, rows=4).memory for calls in (few, many)]
+    assert sizes[1] - sizes[0] >= 400 * 8 * N * 4
+
+
+def test_a_sample_fits_the_memory_and_can_be_named():
+    row = 4 * A * N
+    assert scale.sample(scan(64), [Call(smooth, {})], 32).shape[1] == 32
+    assert scale.sample(scan(64), [Call(smooth, {})], 32, memory=row * 70, copies=4).shape[1] < 32
+    named = scale.sample(scan(64), [Call(smooth, {})], [3, 60])
+    np.testing.assert_allclose(named.data, smooth(scan(64)).data[:, [3, 60]], rtol=1e-6)
+    with pytest.raises(FrameError, match="expected rows of 0"):
+        scale.sample(scan(64), [], [64])
+
+
+def test_one_row_tells_what_comes_out():
+    first = scale.probe(scan(), [Call(smooth, {}), Call(reconstruct, {})])
+    assert (first.axes, first.shape) == ("ZYX", (1, N, N))
+    np.testing.assert_allclose(first.data[0], reconstruct(smooth(scan())).data[ROWS // 2], atol=1e-6)
+
+
+def test_steps_are_timed():
+    _, _, _, seconds = both([Call(smooth, {})], scan(), (A, ROWS, N))
+    assert all(s.cpu >= 0 and s.wall >= 0 for s in seconds.values())

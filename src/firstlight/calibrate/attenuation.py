@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight.calibrate.not_finite import refuse_empty
+from firstlight.calibrate.gaps import refuse_empty
 from firstlight.errors import FrameError
 from firstlight.frame import Flag, Frame, Unit
 from firstlight.needs import needs
@@ -20,7 +20,15 @@ STEP = "calibrate.attenuation"
 LEFT_OUT = "the variance was left out by calibrate.attenuation(variance=False)"
 
 
-@needs(halo=0, copies=4.0)
+def _copies(frame: Frame, *, variance: bool = True, **_: Any) -> float:
+    return 4.5 if variance else 3.25
+
+
+def _keeps(frame: Frame, *, variance: bool = True, **_: Any) -> float:
+    return float(variance)
+
+
+@needs(halo=0, copies=_copies, keeps=_keeps)
 def attenuation(frame: Frame, *, least: float = 1e-4, variance: bool = True) -> Frame:
     """-log of transmission (..., Y, X) [1]: optical depth [1], float32, the line integral of attenuation.
 
@@ -38,32 +46,53 @@ def attenuation(frame: Frame, *, least: float = 1e-4, variance: bool = True) -> 
     from firstlight.calibrate.scan_kernels import minus_log
 
     data = np.asarray(frame.data, dtype=np.float32)
-    stack, law = data.reshape(-1, *data.shape[-2:]), _law(frame, variance)
+    count = int(np.prod(data.shape[:-2], dtype=int))
+    stack, laws = data.reshape(count, *data.shape[-2:]), _laws(frame, count, variance)
     out, bits = np.empty_like(stack), np.zeros(stack.shape, dtype=np.uint8)
-    var = np.empty(stack.shape if law.size and law.ndim == 3 else (0, 0, 0), dtype=np.float32)
-    found, empty = minus_log(stack, np.float32(least), int(Flag.FLOORED), int(Flag.NO_DATA), law, out, bits, var)
-    refuse_empty(empty, stack.shape[1], STEP)
+    var, found = np.empty(stack.shape if laws[0].size else (0, 0, 0), dtype=np.float32), 0
+    for i, law in enumerate(laws):
+        own = slice(None) if len(laws) == 1 else slice(i, i + 1)
+        flagged, empty = minus_log(
+            stack[own], np.float32(least), int(Flag.FLOORED), int(Flag.NO_DATA), law, out[own], bits[own], var[own]
+        )
+        refuse_empty(empty + i * stack.shape[1] if empty >= 0 else -1, stack.shape[1], STEP)
+        found += flagged
     flags = frame.flags
     if found:
         flags = bits.reshape(data.shape) if flags is None else np.bitwise_or(flags, bits.reshape(data.shape))
-    std = None if frame.std is None else np.asarray(frame.std * np.exp(out.reshape(data.shape)), dtype=np.float32)
+    std = None
+    if frame.std is not None:
+        std = np.exp(out.reshape(data.shape))
+        std *= frame.std
     params = {"least": least, "variance": variance}
     noise = _noise(frame, var, variance)
     return frame.then(STEP, params, data=out.reshape(data.shape), unit=Unit.OPTICAL_DEPTH, noise=noise, std=std, flags=flags)
 
 
-def _law(frame: Frame, variance: bool) -> Array:
-    """(2, Y or 1, X or 1): a and b + d of the frame's noise; empty where there is none to carry."""
+def _laws(frame: Frame, count: int, variance: bool) -> list[Array]:
+    """a and b + d of the frame's noise, (2, Y or 1, X or 1): one law for all projections, or one for each of `count`; an empty
+    one where there is none to carry."""
     if not variance or not isinstance(frame.noise, Noise):
-        return np.empty((0, 1, 1), dtype=np.float32)
-    a, b, offset, d = (spread(p, frame.shape[-2:]) for p in (frame.noise.a, frame.noise.b, frame.noise.offset, frame.noise.d))
-    if np.any(np.asarray(offset)):
+        return [np.empty((0, 1, 1), dtype=np.float32)]
+    a, b, offset, d = (
+        np.asarray(spread(p, frame.shape)) for p in (frame.noise.a, frame.noise.b, frame.noise.offset, frame.noise.d)
+    )
+    if np.any(offset):
         raise FrameError(
             f"{STEP}: the noise model has an offset, expected zero signal at 0; make it with calibrate.transmission"
         )
-    parts = [np.asarray(a), np.asarray(b) + np.asarray(d)]
-    size = (1, 1) if all(p.size == 1 for p in parts) else frame.shape[-2:]
-    return np.stack([np.broadcast_to(p, size) for p in parts]).astype(np.float32)
+    maps = [_projections(p, frame.shape) for p in (a, b, d)]
+    size = (1, 1) if all(p[0].size == 1 for p in maps) else frame.shape[-2:]
+    each = max(len(p) for p in maps)
+    parts = [[np.broadcast_to(p[min(i, len(p) - 1)], size) for p in maps] for i in range(each)]
+    return [np.stack([p, q + r]).astype(np.float32) for p, q, r in parts]
+
+
+def _projections(part: Array, shape: tuple[int, ...]) -> Array:
+    """A parameter (1 or all projections, Y or 1, X or 1)."""
+    part = part.reshape((1,) * (2 - part.ndim) + part.shape)
+    several = part.ndim > 2 and np.prod(part.shape[:-2]) > 1
+    return (np.broadcast_to(part, shape[:-2] + part.shape[-2:]) if several else part).reshape(-1, *part.shape[-2:])
 
 
 def _noise(frame: Frame, var: Array, variance: bool) -> Noise | Unmodelled:

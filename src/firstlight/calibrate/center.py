@@ -31,6 +31,7 @@ from firstlight.calibrate.axis import (
     halves,
     without_rings,
 )
+from firstlight.calibrate.gaps import fill
 from firstlight.calibrate.overlap import overlap_center
 from firstlight.calibrate.turn import arc_of, half_turns, resampled
 from firstlight.errors import FrameError
@@ -65,7 +66,11 @@ class CenterResult:
     sigma: float = 0.0
 
 
-@needs(copies=4.0, sample=32)
+def _spectra(frame: Frame, **_: Any) -> float:
+    return 8.0 * 4 * frame.shape[0] * frame.shape[-1]  # a row's padded spectrum, sums of them
+
+
+@needs(copies=5.0, fixed=_spectra, sample=32)
 def find_center(
     frame: Frame,
     *,
@@ -98,7 +103,8 @@ def center_of(
     method: "wedge" (the double wedge over many rows), "phase" (correlation of opposite projections), "vo" (Vo's metric on the
     strongest row, near the wedge's value), "auto": the wedge, or the overlap of opposite projections where the object leaves
     the field of a full turn (calibrate/overlap.py). rows: how many detector rows, spread evenly, or which. guess, width:
-    search within guess +- width [px] only. Non-finite and flagged pixels are filled from their neighbours along X. Raises
+    search within guess +- width [px] only. Non-finite and flagged pixels are filled from their neighbours along X, whole
+    projections from those around them. Raises
     FrameError for other axes or units, too few angles, a field without an object, or where the axis cannot be told:
     confidence under 0.2.
     Vo et al., Opt. Express 22, 19078 (2014); one-shot form: see calibrate/wedge.py.
@@ -237,8 +243,4 @@ def _filled(data: Any, flags: Any) -> tuple[Array | None, int]:
     number = int(bad.sum())
     if number > row.size // 2:
         return None, number
-    x = np.arange(row.shape[1])
-    for a in np.flatnonzero(bad.any(axis=1)):
-        good = ~bad[a]
-        row[a] = np.interp(x, x[good], row[a, good]) if good.any() else np.where(bad[a - 1], 0, row[a - 1])
-    return row, number
+    return fill(row, bad, 0.0) if number else row, number

@@ -19,7 +19,7 @@ STEP = "calibrate.normalize_air"
 UNSEEN = Flag.SATURATED | Flag.DEAD | Flag.NO_DATA
 
 
-@needs(halo=0, copies=3.0)
+@needs(halo=0, copies=3.25)
 def normalize_air(frame: Frame, *, columns: int = 10) -> Frame:
     """Transmission (..., Y, X) [1] over that of air: 1 on average in the outermost `columns` [px] of each row, left and right.
 

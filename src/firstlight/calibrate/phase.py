@@ -33,6 +33,7 @@ Array = NDArray[Any]
 KEV_MICROMETRE = 1.239841984e-3  # h c
 DECAYS = 9.2  # lengths of the kernel e^(-r/l) after which 1e-4 of it is left
 PADS = 7.0  # lengths of edge padding: what wraps round is damped to 1e-3
+SOME = 32  # rows of the filter made at a time, in double precision
 IDLE = 1e-3  # a filter that changes nothing by more than this has its parameters in wrong units
 
 
@@ -60,7 +61,34 @@ def halo_rows(frame: Frame, *, delta_beta: float, energy: Any = None, distance: 
     return ceil(DECAYS * optics.length + optics.chi / (2 * pi)) + 1
 
 
-@needs(halo=halo_rows, copies=3.0)
+def _pad(optics: _Optics, pad: int | None) -> int:
+    return ceil(PADS * optics.length) if pad is None else pad
+
+
+def _padded(
+    frame: Frame, *, delta_beta: float, energy: Any = None, distance: Any = None, pixel: Any = None, pad: int | None = None
+) -> tuple[int, int]:
+    """Edge on each side, and columns with both [px]; a tenth more for a length that transforms fast."""
+    edge = _pad(_optics("phase retrieval", frame, delta_beta, energy, distance, pixel), pad)
+    return edge, ceil(1.1 * (frame.shape[-1] + 2 * edge))
+
+
+def _copies(frame: Frame, **params: Any) -> float:
+    """Projections before and after, gaps filled and flags; buffer and filter, 12 bytes a padded pixel."""
+    _, columns = _padded(frame, **_optical(params))
+    return 3.75 + 1.1 * 12 * columns / (4 * frame.shape[0] * frame.shape[-1])
+
+
+def _fixed(frame: Frame, **params: Any) -> float:
+    edge, columns = _padded(frame, **_optical(params))
+    return columns * (1.1 * 12 * (2 * edge + 8) + 64 * SOME)
+
+
+def _optical(params: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in params.items() if k in ("delta_beta", "energy", "distance", "pixel", "pad")}
+
+
+@needs(halo=halo_rows, copies=_copies, fixed=_fixed)
 def paganin(
     frame: Frame,
     *,
@@ -81,7 +109,7 @@ def paganin(
     return _retrieved("calibrate.paganin", _paganin, frame, delta_beta, energy, distance, pixel, pad)
 
 
-@needs(halo=halo_rows, copies=3.0)
+@needs(halo=halo_rows, copies=_copies, fixed=_fixed)
 def gpaganin(
     frame: Frame,
     *,
@@ -99,7 +127,7 @@ def gpaganin(
     return _retrieved("calibrate.gpaganin", _gpaganin, frame, delta_beta, energy, distance, pixel, pad)
 
 
-@needs(halo=halo_rows, copies=3.0)
+@needs(halo=halo_rows, copies=_copies, fixed=_fixed)
 def farago(
     frame: Frame,
     *,
@@ -129,7 +157,7 @@ def farago(
     )
 
 
-@needs(halo=halo_rows, copies=3.0)
+@needs(halo=halo_rows, copies=_copies, fixed=_fixed)
 def ctf(
     frame: Frame,
     *,
@@ -222,7 +250,7 @@ def _retrieved(
     if delta_beta > 0:
         _sensible(step, optics, data.shape[2])
     if delta_beta > 0 or response not in (_paganin, _gpaganin):  # these two are 1 everywhere without phase
-        data = _filtered(data, response, optics, ceil(PADS * optics.length) if pad is None else pad, step, linear)
+        data = _filtered(data, response, optics, _pad(optics, pad), step, linear)
     return frame.then(step, params, data=data.reshape(frame.shape), noise=noise, std=None, flags=flags)
 
 
@@ -241,7 +269,7 @@ def _finite(step: str, frame: Frame) -> tuple[Array, Any]:
     data = np.asarray(frame.data, dtype=np.float32).reshape(-1, *frame.shape[-2:])
     if np.isfinite(data.sum(dtype=np.float64)):
         return data, frame.flags
-    from firstlight.calibrate.not_finite import filled
+    from firstlight.calibrate.gaps import filled
 
     data, bits = filled(data, step)
     bits = bits.reshape(frame.shape)
@@ -250,19 +278,20 @@ def _finite(step: str, frame: Frame) -> tuple[Array, Any]:
 
 def _filtered(data: Array, response: Response, optics: _Optics, pad: int, step: str, linear: bool) -> Array:
     """Every projection times the response, two at a time as real and imaginary part: H(f) is real and even."""
-    if pad < 0:
-        raise FrameError(f"{step}: pad {pad}, expected 0 or more pixels")
+    if pad < 0 or pad != int(pad):
+        raise FrameError(f"{step}: pad {pad}, expected 0 or more whole pixels")
     number, height, width = data.shape
     shape = tuple(scipy.fft.next_fast_len(n + 2 * pad) for n in (height, width))
     grid = [np.fft.fftfreq(n) for n in shape]
-    h = response(grid[0][:, None], grid[1][None], optics).astype(np.float32)
-    if linear:
-        data = data - 1
+    h = np.empty(shape, dtype=np.float32)
+    for y in range(0, shape[0], SOME):
+        h[y : y + SOME] = response(grid[0][y : y + SOME, None], grid[1][None], optics)
+    less = np.float32(linear)
     out, buffer = np.empty_like(data), np.zeros(shape, dtype=np.complex64)
     rows, inner = buffer[pad : pad + height], slice(pad, pad + width)
     for a in range(0, number, 2):
-        rows.real[:, inner] = data[a]
-        rows.imag[:, inner] = data[min(a + 1, number - 1)]
+        np.subtract(data[a], less, out=rows.real[:, inner])
+        np.subtract(data[min(a + 1, number - 1)], less, out=rows.imag[:, inner])
         _through(buffer, rows, inner, pad, h)
         out[a] = rows.real[:, inner]
         if a + 1 < number:

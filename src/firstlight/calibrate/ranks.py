@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, median_filter
+from scipy.ndimage import binary_dilation, label, median_filter
 
 __all__ = ["Found", "correct", "fluctuating", "interpolate", "limits"]
 
@@ -48,8 +48,27 @@ def limits(line: Array, snr: float) -> tuple[float, float]:
 
 
 def _outlying(line: Array, snr: float) -> Array:
+    """Columns beyond the limits, as far as they are a stripe: see `_steep`."""
     below, above = limits(line, snr)
-    return np.asarray((line < below) | (line > above))
+    return _steep(line, np.asarray(line < below)) | _steep(line, np.asarray(line > above))
+
+
+def _steep(line: Array, found: Array) -> Array:
+    """Runs of `found` columns that rise to more than half their height, over the median of all, within 3 columns at both ends.
+
+    A wrong gain begins from one column to the next; an object about the axis, which stands still too, goes up gradually.
+    """
+    runs, count = label(found)
+    rest, last = np.median(line), line.size - 1
+    for k in range(1, count + 1):
+        at = np.flatnonzero(runs == k)
+        half = 0.5 * abs(float(np.median(line[at])) - rest)
+        first, end = int(at[0]), int(at[-1])
+        left = first < 2 or abs(line[min(first + 1, end)] - line[first - 2]) > half
+        right = end > last - 2 or abs(line[max(end - 1, first)] - line[end + 2]) > half
+        if not (left and right):
+            found[at] = False
+    return found
 
 
 def _ratio(line: Array, smooth: Array) -> Array:

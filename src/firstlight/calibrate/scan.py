@@ -27,13 +27,21 @@ __all__ = ["transmission"]
 Array = NDArray[Any]
 Flats = Literal["mean", "median", "interpolated", "pca"]
 STEP = "calibrate.transmission"
+MAPS = 50  # float32 numbers of each detector pixel
+COPIES = {"mean": 0, "median": 5, "interpolated": 6, "pca": 8}  # of the white exposures as float32
 
 
 def _rows_beyond(frame: Frame, *, flats: Flats = "mean", **_: Any) -> int:
     return frame.shape[-2] if flats == "pca" else 0
 
 
-@needs(halo=_rows_beyond, copies=3.0)
+def _copies(frame: Frame, *, white: Frame, flats: Flats = "mean", **_: Any) -> float:
+    """Raw and transmission with flags; maps of the detector in double precision; copies of the white exposures."""
+    exposures = int(np.prod(white.shape[:-2], dtype=int))
+    return 3.5 + (MAPS + COPIES[flats] * exposures) / frame.shape[0]
+
+
+@needs(halo=_rows_beyond, copies=_copies)
 def transmission(
     frame: Frame,
     *,

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight.calibrate.not_finite import filled
+from firstlight.calibrate.detector import mark
+from firstlight.calibrate.gaps import filled
 from firstlight.calibrate.turn import Turn, arc_of, half_turns
 from firstlight.errors import FrameError
-from firstlight.frame import Frame
+from firstlight.frame import Flag, Frame
 from firstlight.geometry import Scan
 from firstlight.needs import needs
 from firstlight.noise import Noise, Unmodelled, spread
@@ -69,13 +70,17 @@ def stitch_360(frame: Frame, *, center: float | None = None) -> Frame:
     )
 
 
+@needs(halo=0, copies=3.0)
 def merge_repeated(frame: Frame, *, tolerance: float = 1e-5) -> Frame:
     """Projections at one angle (within `tolerance` [rad]) averaged: (A', Y, X), float32, the others as they are.
 
     Angles a whole turn apart are not one: a sample may have moved on. Noise: a and b over the number averaged, c and d are
-    shared and stay; flags are joined, std over the root of the number. Raises FrameError for other axes.
+    shared and stay; flags are joined, std over the root of the number. What is not finite is left out of the mean and flagged
+    NO_DATA; where nothing is finite the mean is not either. Raises FrameError for other axes or a negative tolerance.
     """
     step = "calibrate.merge_repeated"
+    if not tolerance >= 0:
+        raise FrameError(f"{step}: tolerance {tolerance}, expected an angle [rad] of 0 or more")
     if frame.axes != "AYX" or not isinstance(frame.geometry, Scan):
         raise FrameError(f"{step}: got axes {frame.axes}, expected a scan AYX with its angles")
     angles, groups = frame.geometry.angles, list[list[int]]()
@@ -88,10 +93,14 @@ def merge_repeated(frame: Frame, *, tolerance: float = 1e-5) -> Frame:
     number = np.array([len(g) for g in groups])
     if number.max() == 1:
         return frame.then(step, {"tolerance": tolerance})
-    data = np.stack([np.asarray(frame.data)[g].mean(axis=0, dtype=np.float64) for g in groups]).astype(np.float32)
-    flags, std = frame.flags, frame.std
+    raw, flags, std = np.asarray(frame.data), frame.flags, frame.std
+    data = np.empty((len(groups), *raw.shape[1:]), dtype=np.float32)
+    lost = np.zeros(data.shape, dtype=bool)
+    for k, g in enumerate(groups):
+        data[k], lost[k] = _mean(raw[g])
     if flags is not None and _per_angle(flags, frame):
         flags = np.stack([np.bitwise_or.reduce(np.asarray(flags)[g], axis=0) for g in groups])
+    flags = mark(flags, lost, Flag.NO_DATA, data.shape)
     many = number.reshape(-1, 1, 1)
     if std is not None:
         std = np.asarray(std)
@@ -102,6 +111,16 @@ def merge_repeated(frame: Frame, *, tolerance: float = 1e-5) -> Frame:
     return frame.then(
         step, {"tolerance": tolerance}, data=data, flags=flags, std=std, geometry=geometry, noise=_noise(frame, groups)
     )
+
+
+def _mean(part: Array) -> tuple[Array, Array]:
+    """(The mean (Y, X) of what is finite among projections, where something is not)."""
+    good = np.isfinite(part)
+    if good.all():
+        return part.mean(axis=0, dtype=np.float64), np.zeros(part.shape[1:], dtype=bool)
+    total = np.where(good, part, 0).sum(axis=0, dtype=np.float64)
+    mean = np.divide(total, good.sum(axis=0), out=np.full(total.shape, np.nan), where=good.any(axis=0))
+    return mean, np.asarray(~good.all(axis=0))
 
 
 def _per_angle(part: Any, frame: Frame) -> bool:

@@ -35,11 +35,20 @@ __all__ = [
 Array = NDArray[Any]
 Rule = Callable[[Array], tuple[Array, Found]]
 FEWEST = 8  # angles: with fewer an edge of the object that does not move is a stripe
-COPIES = 8  # of a section of one row, measured 7.6; of eight rows 2.7
+PLANES = 7  # sinograms at work at a time, one row after the other
+MAPS = 40  # float32 numbers of each detector pixel: noise, levels, flags
 DROP = 0.1  # Vo's share of the lowest and highest values that a column's level leaves out
 
 
-@needs(halo=0, copies=COPIES)
+def _copies(frame: Frame, **_: Any) -> float:
+    return 3.25 + MAPS / frame.shape[0]
+
+
+def _planes(frame: Frame, **_: Any) -> float:
+    return 4 * PLANES * frame.shape[0] * frame.shape[-1]
+
+
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes(frame: Frame, *, snr: float = 3.0, large: int = 61, small: int = 21) -> Frame:
     """Dead, large and all other stripes, by Vo et al. 2018 (algorithms 6, 5 and 3 in turn); AYX, float32, unit unchanged.
 
@@ -48,7 +57,8 @@ def remove_stripes(frame: Frame, *, snr: float = 3.0, large: int = 61, small: in
     pixels are interpolated along their row (NO_DATA), dead columns too (DEAD: flagged DEAD or NO_DATA, or not positive in
     transmission, at every angle; found fluctuating: DEFECT); large stripes are replaced by their neighbours' median
     (DEFECT). Noise: as in `remove_stripes_large` and `_sorting`. Of all methods this one changes most where there are no
-    stripes: rims of the object that stay near the axis look like some. Raises FrameError for another unit or axes, fewer
+    stripes: what of the object stays near the axis stands still like one. Where no stripe is wide, `remove_stripes_dead`
+    and `remove_stripes_sorting` leave more of it. Raises FrameError for another unit or axes, fewer
     than 8 angles, or a window wider than the detector.
     """
     params = {"snr": snr, "large": large, "small": small}
@@ -64,7 +74,7 @@ def remove_stripes(frame: Frame, *, snr: float = 3.0, large: int = 61, small: in
     return _each(frame, step, params, rule)
 
 
-@needs(halo=0, copies=COPIES)
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes_sorting(frame: Frame, *, size: int = 21) -> Frame:
     """Full and partial stripes up to size/2 wide by Vo's sorting method (algorithm 3); AYX, float32, unit unchanged.
 
@@ -81,13 +91,14 @@ def remove_stripes_sorting(frame: Frame, *, size: int = 21) -> Frame:
     return _each(frame, step, {"size": size}, rule)
 
 
-@needs(halo=0, copies=COPIES)
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes_large(frame: Frame, *, snr: float = 3.0, size: int = 61, drop: float = DROP) -> Frame:
     """Large stripes by Vo's method (algorithm 5); AYX, float32, unit unchanged.
 
     Every column's level against the median of `size` [px] sorted columns, its lowest and highest values left out (a share
     of `drop` together), is divided out of transmission and subtracted from optical depth. Columns whose level stands out by
-    `snr` are replaced by the median (DEFECT). Gaps as in `remove_stripes`. Noise: scaled (or shifted) with the column,
+    `snr`, and by steep edges where the paper takes them without (an object about the axis has gradual ones), are replaced by
+    the median (DEFECT). Gaps as in `remove_stripes`. Noise: scaled (or shifted) with the column,
     whose flags say where it was replaced. Raises FrameError as `remove_stripes`, or for a share outside 0..0.9.
     """
     step, divide = "calibrate.remove_stripes_large", frame.unit is Unit.TRANSMISSION
@@ -101,7 +112,7 @@ def remove_stripes_large(frame: Frame, *, snr: float = 3.0, size: int = 61, drop
     return _each(frame, step, {"snr": snr, "size": size, "drop": drop}, rule)
 
 
-@needs(halo=0, copies=COPIES)
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes_dead(frame: Frame, *, snr: float = 3.0, size: int = 61) -> Frame:
     """Unresponsive and fluctuating columns by Vo's method (algorithm 6), interpolated; AYX, float32, unit unchanged.
 
@@ -120,7 +131,7 @@ def remove_stripes_dead(frame: Frame, *, snr: float = 3.0, size: int = 61) -> Fr
     return _each(frame, step, {"snr": snr, "size": size}, rule)
 
 
-@needs(halo=0, copies=COPIES)
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes_titarenko(frame: Frame, *, alpha: float = 0.05, chunks: int = 1) -> Frame:
     """Full stripes by Titarenko's regularised formula; AYX, float32, unit unchanged.
 
@@ -161,7 +172,7 @@ def _regularised(means: Array, alpha: float) -> Array:
     return np.asarray(solveh_banded(band, -np.diff(slope, axis=1).T).T)
 
 
-@needs(halo=0, copies=COPIES)
+@needs(halo=0, copies=_copies, fixed=_planes)
 def remove_stripes_fourier_wavelet(frame: Frame, *, level: int = 4, wavelet: str = "db5", sigma: float = 2.0) -> Frame:
     """Stripes by the combined wavelet and Fourier filter of Munch et al. 2009; AYX, float32, unit unchanged.
 

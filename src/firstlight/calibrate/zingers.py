@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import bdtrc, ndtr
 
 from firstlight.calibrate.detector import floated
-from firstlight.calibrate.not_finite import filled
+from firstlight.calibrate.gaps import filled
 from firstlight.errors import FrameError
 from firstlight.frame import Flag, Frame
 from firstlight.needs import needs
@@ -29,7 +30,12 @@ def _rows_beyond(frame: Frame, *, size: int = 3, along: Along = "both", **_: Any
     return 0 if along == "angle" else size // 2
 
 
-@needs(halo=_rows_beyond, copies=4.0)
+def _lines(frame: Frame, *, size: int = 3, **_: Any) -> float:
+    """Rows and blocks of columns at work."""
+    return 8.0 * (size + 16) * frame.shape[-1] + 3000 * size * size
+
+
+@needs(halo=_rows_beyond, copies=4.25, fixed=_lines)
 def remove_zingers(
     frame: Frame, *, size: int = 3, threshold: float = 6.0, along: Along = "both", both_signs: bool = False
 ) -> Frame:
@@ -108,27 +114,20 @@ def _run(frame: Frame, stack: Array, size: int, threshold: float, along: Along, 
     return out, bits, found
 
 
-def _laws(frame: Frame, shape: tuple[int, ...], threshold: float, real: Any) -> list[tuple[int, int, Array]]:
+def _laws(frame: Frame, shape: tuple[int, ...], threshold: float, real: Any) -> Iterator[tuple[int, int, Array]]:
     """(first, last, law) for runs of projections of one noise law: threshold^2 times a and b + d, offset, c."""
     if not isinstance(frame.noise, Noise):
-        return [(0, shape[0], np.empty((0, 1, 1), dtype=real))]
+        yield 0, shape[0], np.empty((0, 1, 1), dtype=real)
+        return
     n = frame.noise
     square = threshold * threshold
-    a, b, offset, c, d = (np.asarray(spread(p, frame.shape)) for p in (n.a, n.b, n.offset, n.c, n.d))
-    parts = (square * a, square * (b + d), offset, square * c)
-    size = np.broadcast_shapes(*(p.shape for p in parts))
-    size = (1,) * (3 - len(size)) + size
-    inner = (1, 1) if size[1:] == (1, 1) else shape[1:]
-    if size[0] == 1:
-        return [(0, shape[0], _planes(parts, inner, real))]
-    return [
-        (i, i + 1, _planes([p[i] if p.ndim == 3 and p.shape[0] > 1 else p for p in parts], inner, real))
-        for i in range(shape[0])
-    ]
-
-
-def _planes(parts: Any, inner: tuple[int, ...], real: Any) -> Array:
-    return np.stack([np.broadcast_to(p[0] if p.ndim == 3 else p, inner) for p in parts]).astype(real)
+    maps = [np.asarray(spread(p, frame.shape)) for p in (n.a, n.b, n.offset, n.c, n.d)]
+    inner = (1, 1) if all(p.size == np.prod(p.shape[:-2]) for p in maps) else shape[1:]
+    several = any(p.ndim == 3 and p.shape[0] > 1 for p in maps)
+    for i in range(shape[0] if several else 1):
+        a, b, offset, c, d = (p[min(i, len(p) - 1)] if p.ndim == 3 else p for p in maps)
+        parts = (square * a, square * (b + d), offset, square * c)
+        yield i, i + 1 if several else shape[0], np.stack([np.broadcast_to(p, inner) for p in parts]).astype(real)
 
 
 @lru_cache(maxsize=32)

@@ -300,7 +300,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FirstlightError as error:
         sys.stderr.write(f"firstlight: {' '.join(str(error).split())}\n")
     except KeyboardInterrupt:
-        sys.stderr.write("firstlight: interrupted; finished outputs are whole, the one under way was removed\n")
+        sys.stderr.write(
+            "firstlight: interrupted; finished outputs are whole, the one under way was removed or is NAME.partial\n"
+        )
         return 130
     except BrokenPipeError:
         close_output()

@@ -5,14 +5,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_NAMES = {"Gridding": "gridding", "Normal": "normal", "Operator": "operator"}
+_NAMES = {"Gridding": "gridding", "Normal": "normal", "Operator": "operator", "lamino": "radon", "radon_line": "radon"}
 
-__all__ = ["Gridding", "Normal", "Operator", "radon"]
+__all__ = ["Gridding", "Normal", "Operator", "lamino", "radon", "radon_line"]
 
 if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_names.py holds them equal
     from firstlight.operators.gridding import Gridding
     from firstlight.operators.normal import Normal
     from firstlight.operators.operator import Operator
+    from firstlight.operators.radon import lamino, radon_line
 else:
 
     def __getattr__(name: str) -> Any:

@@ -28,14 +28,20 @@ __all__ = ["Gridding"]
 Array = NDArray[Any]
 CHUNK = 1 << 20  # bytes of projections transformed at a time: they stay in the cache until they are spread
 PAD = 3
+TABLES = 4 << 20  # bytes that the kernel's table takes while it is made
+SOME = 64  # angles whose waves are made at a time, in double precision
 
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """Arrays that one thread uses again and again: fresh ones would cost more in page faults than the arithmetic."""
+    """Arrays that one thread uses again and again: fresh ones would cost more in page faults than the arithmetic.
+
+    Views of two lines of memory, of which fewer pairs use less: one such line a thread, however batches differ.
+    """
 
     z: Array  # (chunk, width, batch) complex64
     grid: Array  # (side + 2 PAD, side + 2 PAD, batch) complex64
+    memory: tuple[Array, Array]
 
 
 class Gridding:
@@ -61,10 +67,9 @@ class Gridding:
     ) -> None:
         self.angles = np.asarray(angles, dtype=np.float64)
         self.columns, self.size = int(columns), int(columns if size is None else size)
-        if self.columns < 2 or self.size < 1 or self.angles.size < 1:
-            raise FrameError(f"gridding: {self.angles.size} angles, {columns} columns, size {size}; expected at least 1, 2, 1")
+        _check(self.angles, self.columns, self.size, width, pairs, workers)
         field = max(self.columns, self.size)
-        self.width = 2 * int(fft.next_fast_len(field)) if width is None else width
+        self.width = padded(field) if width is None else width
         self.side = grid_side(field, filtered)
         full = kernel(field, self.side, filtered)
         shift = field // 2 - self.size // 2
@@ -73,12 +78,11 @@ class Gridding:
         self._cos, self._sin = np.cos(self.angles), np.sin(self.angles)
         self._pairs, self._most = pairs, self.angles.size
         self._workers = workers or len(os.sched_getaffinity(0))
-        self._spare: dict[int, SimpleQueue[_Work]] = {}
+        self._spare: SimpleQueue[tuple[Array, Array]] = SimpleQueue()
 
     def bytes_per_worker(self, pairs: int | None = None) -> int:
         """Memory [bytes] of one thread's workspace."""
-        pairs = self._pairs if pairs is None else pairs
-        return 8 * pairs * ((self.side + 2 * PAD) ** 2 + max(1, CHUNK // (8 * self.width * pairs)) * self.width)
+        return 8 * sum(_cells(self._most, self.width, self.side, self._pairs if pairs is None else pairs))
 
     def subset(self, angles: slice) -> Gridding:
         """The same geometry with part of its angles; it shares the tables and the workspaces."""
@@ -92,11 +96,13 @@ class Gridding:
         d: the rotation axis between two pixels where the size is even. nyquist: weight of each end of the spectrum; 0 makes
         A^T A a convolution exactly.
         """
-        m = np.arange(self.width // 2 + 1)
+        turn = (2j * np.pi / self.width) * np.arange(self.width // 2 + 1)
         offset = center + (0.5 if self.size % 2 == 0 else 0.0) * (self._cos + self._sin)
-        out = np.exp((2j * np.pi / self.width) * m * offset[:, None]) / self.width
-        out[:, -1] *= nyquist
-        return np.asarray(out.astype(np.complex64))
+        out = np.empty((offset.size, turn.size), np.complex64)
+        for a in range(0, offset.size, SOME):
+            out[a : a + SOME] = np.exp(turn * offset[a : a + SOME, None]) / self.width
+        out[:, -1] *= np.float32(nyquist)
+        return out
 
     def adjoint(
         self,
@@ -152,7 +158,7 @@ class Gridding:
         return p
 
     def _batches(self, slices: int, run: Any) -> None:
-        pairs = min(self._pairs, 1 << max(0, (-(-slices // 2) - 1).bit_length()))
+        pairs = pairs_of(slices, self._pairs)
         parts = [slice(i, min(i + 2 * pairs, slices)) for i in range(0, slices, 2 * pairs)]
 
         def one(part: slice) -> None:
@@ -160,9 +166,9 @@ class Gridding:
             try:
                 run(part, work)
             finally:
-                self._spare[pairs].put(work)
+                self._spare.put(work.memory)
 
-        if len(parts) == 1 or self._workers == 1:
+        if len(parts) <= 1 or self._workers == 1:
             for part in parts:
                 one(part)
             return
@@ -170,11 +176,16 @@ class Gridding:
             list(pool.map(one, parts))
 
     def _borrow(self, pairs: int) -> _Work:
+        cells, side = _cells(self._most, self.width, self.side, pairs), self.side + 2 * PAD
+        memory = None
         with suppress(Empty):
-            return self._spare.setdefault(pairs, SimpleQueue()).get_nowait()
-        chunk = max(1, min(self._most, CHUNK // (8 * self.width * pairs)))
-        side = self.side + 2 * PAD
-        return _Work(_aligned((chunk, self.width, pairs)), _aligned((side, side, pairs)))
+            memory = self._spare.get_nowait()
+        if memory is not None and any(m.size < n for m, n in zip(memory, cells, strict=True)):
+            memory = None
+        if memory is None:
+            memory = (_aligned(cells[0]), _aligned(cells[1]))
+        z, grid = (m[:n] for m, n in zip(memory, cells, strict=True))
+        return _Work(z.reshape(-1, self.width, pairs), grid.reshape(side, side, pairs), memory)
 
     def _chunks(self, work: _Work) -> Sequence[slice]:
         step, total = work.z.shape[0], self.angles.size
@@ -245,6 +256,41 @@ class Gridding:
         return [(0, slice(start, self.side), start), (half, slice(0, self.size - half), start)]
 
 
+def pairs_of(slices: int, most: int = 8) -> int:
+    """Pairs of slices that travel together, a power of two."""
+    return min(most, 1 << max(0, (-(-slices // 2) - 1).bit_length()))
+
+
+def workspace(angles: int, columns: int, size: int, slices: int) -> int:
+    """Bytes of one thread's workspace and of the tables of a filtered geometry, its waves included."""
+    field = max(columns, size)
+    width, side = padded(field), grid_side(field, filtered=True)
+    tables = 8 * angles * (width // 2 + 1) + 64 * SOME * width + TABLES
+    return 8 * sum(_cells(angles, width, side, pairs_of(slices))) + tables
+
+
+def padded(field: int) -> int:
+    """Samples of a padded projection."""
+    return 2 * int(fft.next_fast_len(field))
+
+
+def _cells(angles: int, width: int, side: int, pairs: int) -> tuple[int, int]:
+    """Complex numbers in a chunk of projections and in the grid."""
+    chunk = max(1, min(angles, CHUNK // (8 * width * pairs)))
+    return chunk * width * pairs, (side + 2 * PAD) ** 2 * pairs
+
+
+def _check(angles: Array, columns: int, size: int, width: int | None, pairs: int, workers: int | None) -> None:
+    if angles.ndim != 1 or not np.all(np.isfinite(angles)):
+        raise FrameError(f"gridding: angles of shape {angles.shape}, expected a list of finite numbers [rad]")
+    if columns < 2 or size < 1 or angles.size < 1:
+        raise FrameError(f"gridding: {angles.size} angles, {columns} columns, size {size}; expected at least 1, 2, 1")
+    if pairs not in (1, 2, 4, 8) or (workers is not None and workers < 1):
+        raise FrameError(f"gridding: {pairs} pairs, {workers} workers; expected 1, 2, 4 or 8 pairs and at least one worker")
+    if width is not None and (width % 2 or width < columns):
+        raise FrameError(f"gridding: width {width}, expected an even number of at least {columns} columns")
+
+
 def fold(grid: Array, side: int) -> None:
     """Add the cells beyond the grid to those they stand for."""
     grid[side : side + PAD] += grid[:PAD]
@@ -268,9 +314,8 @@ def _at(turns: Array | None, part: slice) -> Array | None:
     return np.append(own, 0.0) if own.size % 2 else own
 
 
-def _aligned(shape: tuple[int, ...]) -> Array:
+def _aligned(cells: int) -> Array:
     """Complex64 zeros that start on a cache line: a vector across two lines costs twice."""
-    size = 8 * int(np.prod(shape))
-    raw = np.zeros(size + 64, np.uint8)
+    raw = np.zeros(8 * cells + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(np.complex64).reshape(shape)
+    return raw[start : start + 8 * cells].view(np.complex64)

@@ -53,7 +53,8 @@ def response(filter: str, width: int) -> Array:
 def angle_weights(angles: Array) -> Array:
     """The share [rad] of the half turn that each angle [rad] stands for: half the way to its neighbours, modulo pi.
 
-    Repeated angles share; a gap of more than five steps is a missing wedge, whose edges count one step, not half the wedge.
+    Repeated angles share, those that repeat to some jitter nearly so; a gap of more than five steps is a missing wedge, whose
+    edges count one step, not half the wedge.
     """
     angles = np.asarray(angles, dtype=np.float64)
     if angles.size == 1:
@@ -62,11 +63,19 @@ def angle_weights(angles: Array) -> Array:
     turned[np.pi - turned < 1e-9 * np.pi] = 0.0
     order = np.argsort(turned, kind="stable")
     gaps = np.diff(turned[order], append=turned[order[0]] + np.pi)
-    usual = float(np.median(gaps[gaps > 1e-9])) if np.any(gaps > 1e-9) else np.pi
+    usual = _usual(gaps)
     gaps[gaps > 5 * usual] = usual
     weights = np.empty(angles.size)
     weights[order] = (gaps + np.roll(gaps, 1)) / 2
     return _shared(turned, order, weights)
+
+
+def _usual(gaps: Array) -> float:
+    """The step [rad] that half of what the angles cover is in, the largest gap left out: where a turn is repeated with some
+    jitter, the many tiny gaps cover nothing."""
+    steps = np.sort(gaps)[:-1]
+    covered = np.cumsum(steps)
+    return float(steps[np.searchsorted(covered, covered[-1] / 2)]) if covered[-1] > 1e-9 else float(np.pi)
 
 
 def _shared(turned: Array, order: NDArray[np.intp], weights: Array) -> Array:

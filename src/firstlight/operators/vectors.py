@@ -2,6 +2,7 @@
 
 The compiler turns loops shorter than a vector into scalar code; here the vector's length is part of the type, for any batch
 and processor. Arrays are flat float32; a cell of the grid is `lanes` floats (literal), a complex number two neighbours.
+Cached loops do not see a change here: touch the files that call these (spread.py, backproject.py), or they stay as they were.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["collect", "deposit"]
+__all__ = ["between", "collect", "deposit", "parted"]
 
 FLOAT = ir.FloatType()
 TAPS = 4
@@ -140,5 +141,42 @@ def _collect(
     return sig, codegen
 
 
+def _between(typing: Any, out: Any, to: Any, row: Any, at: Any, share: Any, lanes: Any) -> Any:
+    """out[to ..] += (1 - share) row[at ..] + share row[at + lanes ..]: linear interpolation of `lanes` numbers."""
+    n = lanes.literal_value
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        out, row = (context.make_array(sig.args[k])(context, builder, args[k]) for k in (0, 2))
+        low = _load(builder, row, args[3], n)
+        high = _load(builder, row, builder.add(args[3], ir.Constant(args[3].type, n)), n)
+        step = builder.fmul(_splat(builder, args[4], n), builder.fsub(high, low, flags=FAST), flags=FAST)
+        old = builder.fadd(_load(builder, out, args[1], n), low, flags=FAST)
+        builder.store(builder.fadd(old, step, flags=FAST), _place(builder, out, args[1], n), align=4)
+        return context.get_dummy_value()
+
+    u = types.uintp
+    return types.void(out, u, row, u, types.float32, lanes), codegen
+
+
+def _parted(typing: Any, line: Any, source: Any, row: Any, at: Any, share: Any, lanes: Any) -> Any:
+    """The transpose: line[source ..] parted between row[at ..] and row[at + lanes ..]."""
+    n = lanes.literal_value
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        line, row = (context.make_array(sig.args[k])(context, builder, args[k]) for k in (0, 2))
+        value = _load(builder, line, args[1], n)
+        part = builder.fmul(_splat(builder, args[4], n), value, flags=FAST)
+        beyond = builder.add(args[3], ir.Constant(args[3].type, n))
+        for place, new in ((args[3], builder.fsub(value, part, flags=FAST)), (beyond, part)):
+            total = builder.fadd(_load(builder, row, place, n), new, flags=FAST)
+            builder.store(total, _place(builder, row, place, n), align=4)
+        return context.get_dummy_value()
+
+    u = types.uintp
+    return types.void(line, u, row, u, types.float32, lanes), codegen
+
+
 deposit: Any = intrinsic(prefer_literal=True)(_deposit)
 collect: Any = intrinsic(prefer_literal=True)(_collect)
+between: Any = intrinsic(prefer_literal=True)(_between)
+parted: Any = intrinsic(prefer_literal=True)(_parted)

@@ -100,7 +100,7 @@ def _options(table: Mapping[str, Any]) -> tuple[Options, list[str]]:
     if dtype not in TYPES:
         faults.append(f"dtype {dtype!r}{near(str(dtype), TYPES)}")
     named = table.get("output_format")
-    if named is not None and named not in FORMATS:
+    if named is not None and (not isinstance(named, str) or named not in FORMATS):
         faults.append(f"output_format {named!r}{near(str(named), FORMATS)}")
     return Options(devices, rows, str(dtype), FORMATS.get(named) if isinstance(named, str) else None), faults
 

@@ -12,6 +12,7 @@ _NAMES = {
     "sharpest_center": "center_sharpness",
     "reconstruct": "reconstruct",
     "cgls": "iterative",
+    "laminography": "lamino",
     "landweber": "iterative",
     "least_squares": "iterative",
     "mlem": "iterative",
@@ -26,6 +27,7 @@ __all__ = [
     "cgls",
     "denoise",
     "halo",
+    "laminography",
     "landweber",
     "least_squares",
     "mlem",
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from firstlight.restore.center_sharpness import sharpest_center
     from firstlight.restore.driver import progress
     from firstlight.restore.iterative import cgls, landweber, least_squares, mlem, osem, sirt, tikhonov
+    from firstlight.restore.lamino import laminography
     from firstlight.restore.learned import denoise
     from firstlight.restore.means import halo, nonlocal_means
     from firstlight.restore.primal_dual import total_variation

@@ -180,13 +180,14 @@ def positive(step: str, **values: float | None) -> None:
             raise FrameError(f"{step}: {name} {value}, expected a number above 0")
 
 
-def fixed(images: float) -> Callable[..., float]:
-    """Bytes of workspaces: `images` arrays of a batch's slices, and the gridding's."""
+def fixed(images: float, projections: float = 1) -> Callable[..., float]:
+    """Bytes of workspaces: so many arrays of a batch's slices and of its projections, and the gridding's."""
 
     def bytes_of(frame: Frame, *, size: int | None = None, **_: Any) -> float:
         side = frame.shape[2] if size is None else size
         field = max(side, frame.shape[2])
-        return 4 * (BATCH * images * side**2 + BATCH * (2 * field + 6) ** 2 + 8 * side**2)
+        rays = frame.shape[0] * frame.shape[2]
+        return 4 * (BATCH * (images * side**2 + projections * rays) + BATCH * (2 * field + 6) ** 2 + 8 * side**2)
 
     return bytes_of
 

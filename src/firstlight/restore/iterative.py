@@ -133,7 +133,7 @@ def landweber(
     )
 
 
-@needs(halo=0, copies=3, fixed=fixed(14))
+@needs(halo=0, copies=3, fixed=fixed(5, 5))
 def sirt(
     frame: Frame,
     *,
@@ -168,7 +168,7 @@ def sirt(
     )
 
 
-@needs(halo=0, copies=3, fixed=fixed(14))
+@needs(halo=0, copies=3, fixed=fixed(5, 3))
 def mlem(
     frame: Frame,
     *,
@@ -191,7 +191,12 @@ def mlem(
     return _solved(frame, "restore.mlem", lambda rays: solvers.expectation(rays, 1), iterations, tolerance, start, own, options)
 
 
-@needs(halo=0, copies=3, fixed=fixed(20))
+def _subsets(frame: Frame, *, subsets: int = 8, **params: Any) -> float:
+    """Bytes of osem: each subset keeps its own sum of rays."""
+    return fixed(6 + subsets, 3)(frame, **params)
+
+
+@needs(halo=0, copies=3, fixed=_subsets)
 def osem(
     frame: Frame,
     *,
@@ -219,7 +224,7 @@ def osem(
     )
 
 
-@needs(halo=0, copies=3, fixed=fixed(16))
+@needs(halo=0, copies=3, fixed=fixed(6, 6))
 def least_squares(
     frame: Frame,
     *,

@@ -24,6 +24,7 @@ Array = NDArray[Any]
 STEP = "restore.total_variation"
 SIGMA, SIGN = 1.25, 0.6  # steps of the two duals, of the number of angles [px]: fastest on the Shepp-Logan head at N = 512
 FIRST, EVERY = 10, 5  # the weight is looked at after so many iterations, then each so many
+RANGE = (0.5, 16.0)  # of the first guess; rings or cut projections keep the residual above the noise whatever the weight
 GUESS, STEEP = 2.0, 4.0  # weight = GUESS noise sqrt(angles) to begin with; the residual grows about as weight^(1 / (2 STEEP))
 
 
@@ -111,7 +112,8 @@ def descend(rays: Rays, weight: float | None, noise: Array | None, chosen: list[
     c, x = rays.right(), np.maximum(rays.first(), 0)
     u, v, w, d = (np.zeros_like(x) for _ in range(4))
     hx, row, k = np.empty_like(x), np.zeros((2, x.shape[2]), np.float32), 0
-    much = np.full(len(x), weight, dtype=np.float64) if noise is None else GUESS * noise * np.sqrt(rays.grid.angles.size)
+    guess = GUESS * np.sqrt(rays.grid.angles.size) * (1.0 if noise is None else noise)
+    much = np.full(len(x), weight, dtype=np.float64) if noise is None else guess.copy()
     chosen.append(much)
     while True:
         k += 1
@@ -127,6 +129,7 @@ def descend(rays: Rays, weight: float | None, noise: Array | None, chosen: list[
         if noise is not None and k >= FIRST and (k - FIRST) % EVERY == 0:
             residual = rays.misfit(x)
             much *= np.clip(noise / np.maximum(residual, 1e-30), 0.5, 2) ** STEEP
+            np.clip(much, RANGE[0] * guess, RANGE[1] * guess, out=much)
         change = np.sqrt(moved[:, 0] / np.maximum(moved[:, 1], 1e-30))
         if noise is not None and k <= FIRST:
             change[:] = np.inf

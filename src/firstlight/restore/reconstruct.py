@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,17 +14,37 @@ from firstlight.errors import FrameError
 from firstlight.frame import Frame, Unit
 from firstlight.geometry import Scan
 from firstlight.needs import needs
-from firstlight.noise import Noise, Unmodelled, spread
+from firstlight.noise import Unmodelled, spread
 
 __all__ = ["ALGORITHMS", "reconstruct", "scan_of", "volume"]
 
 Array = NDArray[Any]
 ALGORITHMS = ("fbp", "gridrec", "fourierrec", "linerec")
+SOME = 64  # projections of linerec filtered at a time, at most
 EDGE = 4  # columns whose mean continues a projection beyond the detector: one noisy column would draw a streak
 STEP = "restore.reconstruct"
 
 
-@needs(halo=0, copies=3.5)
+def _copies(frame: Frame, *, algorithm: str = "fbp", size: int | None = None, std: bool = False, **_: Any) -> float:
+    """The section, the slices, filtered projections of linerec, variances and their slices."""
+    slices = (size or frame.shape[2]) ** 2 / (frame.shape[0] * frame.shape[2])
+    return 1.25 + slices + (1.25 if algorithm == "linerec" else 0) + (1.5 + 1.25 * slices if std else 0)
+
+
+def _fixed(
+    frame: Frame, *, algorithm: str = "fbp", size: int | None = None, std: bool = False, section_rows: int = 16, **_: Any
+) -> float:
+    from firstlight.operators.gridding import padded, workspace
+
+    angles, columns = frame.shape[0], frame.shape[2]
+    side = columns if size is None else size
+    if algorithm == "linerec" and not std:
+        return 64.0 * SOME * padded(columns)
+    again = 8 * angles * padded(max(columns, side)) if std else 0
+    return workspace(angles, columns, side, section_rows) + again
+
+
+@needs(halo=0, copies=_copies, fixed=_fixed)
 def reconstruct(
     frame: Frame,
     *,
@@ -53,6 +74,8 @@ def reconstruct(
         raise FrameError(f"{STEP}: padding {padding!r}, expected edge or zero")
     scan, data, centers = scan_of(frame, STEP, center)
     side = data.shape[2] if size is None else size
+    if side != int(side) or side < 1 or (workers is not None and workers < 1):
+        raise FrameError(f"{STEP}: size {size}, workers {workers}; expected whole numbers from 1")
     if algorithm == "linerec" and device != "cpu":
         raise FrameError(f"{STEP}: linerec runs on the cpu only, got device {device!r}; take fbp there")
     edge = EDGE if padding == "edge" else 0
@@ -74,6 +97,8 @@ def scan_of(frame: Frame, step: str, center: float | Sequence[float] | None = No
     found = scan.center if center is None else np.asarray(center, dtype=np.float64)
     if found is None:
         raise FrameError(f"{step}: the rotation axis is unknown; run calibrate.find_center first, or give center=")
+    if 0 in frame.shape:
+        raise FrameError(f"{step}: a scan of {frame.shape}, expected at least one projection, row and column")
     if np.size(found) not in (1, frame.shape[1]):
         raise FrameError(f"{step}: {np.size(found)} centres for {frame.shape[1]} detector rows; give one, or one for each row")
     centers = np.broadcast_to(np.asarray(found, dtype=np.float64).reshape(-1), (frame.shape[1],))
@@ -92,7 +117,7 @@ def volume(frame: Frame, slices: Array, std: Array | None, step: str, params: di
     spacing: dict[str, float] = {}
     if pixel is not None:
         slices *= np.float32(1e3 / pixel)
-        std = None if std is None else std * np.float32(1e3 / pixel)
+        std = None if std is None else np.multiply(std, np.float32(1e3 / pixel), out=std)
         spacing = dict.fromkeys("ZYX", pixel)
     return frame.then(
         step,
@@ -137,17 +162,27 @@ def _gridded(
     power: int = 1,
 ) -> Array:
     """Slices [1/px]; power 2: their variance from that of the projections, through squared weights."""
-    from firstlight.operators.ramp import angle_weights, response, squared
-
     grid, engine = _geometry(angles.tobytes(), data.shape[2], size, workers, device)
-    gain = response(filter, grid.width) if power == 1 else squared(response(filter, grid.width))
     middle = float(centers.mean())
-    waves = grid.phases(middle)
-    waves *= gain.astype(np.float32)
-    waves *= (angle_weights(angles) ** power).astype(np.float32)[:, None]
+    waves = _waves(angles.tobytes(), data.shape[2], size, workers, device, filter, middle, power)
     turns = None if np.ptp(centers) == 0 else (centers - middle) / grid.width
     slices: Array = engine.adjoint(data, waves, turns=turns, edge=min(edge, data.shape[2]))
     return slices
+
+
+@lru_cache(maxsize=2)
+def _waves(
+    angles: bytes, columns: int, size: int, workers: int | None, device: str, filter: str, center: float, power: int
+) -> Array:
+    """The response (A, width / 2 + 1) of phases, filter and weights of the angles; all sections share it."""
+    from firstlight.operators.ramp import angle_weights, response, squared
+
+    grid, _ = _geometry(angles, columns, size, workers, device)
+    gain = response(filter, grid.width) if power == 1 else squared(response(filter, grid.width))
+    waves: Array = grid.phases(center)
+    waves *= gain.astype(np.float32)
+    waves *= (angle_weights(np.frombuffer(angles)) ** power).astype(np.float32)[:, None]
+    return waves
 
 
 def _line(data: Array, angles: Array, centers: Array, filter: str, size: int, edge: int, workers: int | None) -> Array:
@@ -156,14 +191,17 @@ def _line(data: Array, angles: Array, centers: Array, filter: str, size: int, ed
 
     q = filtered(data, filter, edge)
     q *= angle_weights(angles).astype(np.float32)[:, None, None]
-    return backproject(q, angles, centers, size)
+    return backproject(q, angles, centers, size, workers=workers or len(os.sched_getaffinity(0)))
 
 
 def _std(frame: Frame, scan: Scan, centers: Array, filter: str, size: int, workers: int | None, device: str) -> Array:
     """Standard error [1/px] from the independent noise of each projection."""
     noise = frame.known_noise(f"{STEP} with std")
-    own = Noise(noise.a, noise.b, noise.offset)
-    a, b, offset = (spread(p, frame.shape) for p in (own.a, own.b, own.offset))
-    var = np.broadcast_to(np.asarray(a * (np.asarray(frame.data) - offset) + b, dtype=np.float32), frame.shape)
+    a, b, offset = (np.asarray(spread(p, frame.shape), dtype=np.float32) for p in (noise.a, noise.b, noise.offset))
+    var = np.broadcast_to(b, frame.shape)
+    if a.any():  # signed, so that the mean over noisy data is right
+        var = np.subtract(frame.data, offset, dtype=np.float32)
+        var *= a
+        var += b
     found = _gridded(var, scan.angles, centers, filter, size, 0, workers, device, power=2)
     return np.sqrt(np.maximum(found, 0, out=found))

@@ -119,11 +119,17 @@ def plan(frame: Frame, calls: Sequence[Call], *, memory: int, workers: int, rows
 
 
 def _bytes(frame: Frame, calls: Sequence[Call], rows: int, own: int, workers: int, pixels: int) -> float:
-    """Peak memory: a section being read, `workers` computed, one written."""
+    """Peak memory: a section being read, `workers` computed, one written; workspaces stay between sections."""
     per_row = frame.shape[0] * frame.shape[2]
-    section, out = 4.0 * rows * per_row, 4.0 * own * max(pixels, per_row)
-    peak = max((c.needs.memory(frame, c.params, section) for c in calls if not c.needs.sample), default=section)
-    return section + workers * max(peak + _fields(frame, calls, rows), section + out) + 2 * out
+    size = np.result_type(frame.data.dtype, np.float32).itemsize  # 8 for what float32 does not hold
+    section, out = float(size * rows * per_row), 4.0 * own * max(pixels, per_row)
+    beside, peak, workspace = 0.0 if frame.std is None else 2 * section, section, 0.0
+    for needs, params in ((c.needs, c.params) for c in calls if not c.needs.sample):
+        fixed = needs.workspace(frame, params, section)
+        peak = max(peak, needs.memory(frame, params, section) - fixed + beside)
+        workspace += fixed
+        beside += needs.kept(frame, params) * section
+    return section + workers * max(peak + workspace + _fields(frame, calls, rows), section + out) + 2 * out
 
 
 def _fields(frame: Frame, calls: Sequence[Call], rows: int) -> float:
@@ -160,8 +166,9 @@ def settle(
             done.append(call)
             continue
         rows = call.params.get("rows")
-        copies = call.needs.memory(frame, call.params, 1.0)
-        asked = rows if isinstance(rows, list | tuple) else call.needs.sample
+        asked = call.needs.sample if rows is None else rows
+        size = 4.0 * frame.shape[0] * frame.shape[2] * (asked if isinstance(asked, int) else len(asked))
+        copies = call.needs.memory(frame, call.params, size) / size
         part = sample(frame, done, asked, memory=memory, copies=copies, seconds=taken)
         params = {**call.params, "rows": len(rows)} if isinstance(rows, list | tuple) else call.params
         with timed(taken, call.name):
@@ -327,15 +334,19 @@ class _Lanes:
                 with timed(seconds, "read"):
                     part = _read(frame, section)
                     own = [replace(c, params={k: _cut(v, frame, section) for k, v in c.params.items()}) for c in calls]
-                waiting.put(self._workers.submit(self._compute, part, own, section, seconds, also))
+                waiting.put(self._workers.submit(self._compute, [part], own, section, seconds, also))
+                del part, own
         except BaseException:
             waiting.put(None)
             raise
 
-    def _compute(self, part: Frame, calls: Sequence[Call], section: Section, seconds: dict[str, Seconds], also: Any) -> Frame:
+    def _compute(
+        self, parts: list[Frame], calls: Sequence[Call], section: Section, seconds: dict[str, Seconds], also: Any
+    ) -> Frame:
+        """Takes the section out of its list: whoever still held it would keep its memory until the last step."""
         device = self._devices.get()
         try:
-            return _through(part, calls, section, seconds, device, also)
+            return _through(parts.pop(), calls, section, seconds, device, also)
         finally:
             self._devices.put(device)
 

@@ -15,7 +15,7 @@ from firstlight.errors import FirstlightError, FrameError
 from firstlight.frame import Frame, Unit
 from firstlight.geometry import Scan
 from firstlight.restore.center_sharpness import around, sharpest_center, unsharpness
-from firstlight.tomography.chain import HOUSE, Resources, call_of
+from firstlight.tomography.chain import Resources, call_of
 from firstlight.tomography.doubts import angle_doubts
 from firstlight.tomography.pictures import save_sheet
 
@@ -24,7 +24,7 @@ __all__ = ["Found", "find"]
 METHODS = ("auto", "wedge", "phase", "vo", "sharpness")
 SEARCH = "calibrate.find_center"
 SIDE = 700  # px of the slices on a sheet, at most
-BEFORE = {Unit.ADU: 0, Unit.TRANSMISSION: 2, Unit.OPTICAL_DEPTH: 4}  # shipped steps that a unit has behind it
+BEFORE = {Unit.ADU: "", Unit.TRANSMISSION: "calibrate.transmission", Unit.OPTICAL_DEPTH: "calibrate.attenuation"}  # made by
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,11 @@ def _few(frame: Frame, rows: int | Sequence[int], resources: Resources) -> Frame
     if frame.unit not in BEFORE:
         raise FrameError(f"center: got projections in {frame.unit}, expected {', '.join(BEFORE)}")
     bound, problems = rec.bound(rec.load("tomography"), frame)
-    steps = [c for c in bound if c.step.use != SEARCH][BEFORE[frame.unit] : -1]
+    names = [c.step.use for c in bound]
+    behind = names.index(BEFORE[frame.unit]) + 1 if BEFORE[frame.unit] else 0
+    steps = bound[behind : names.index(SEARCH)]
     rec.raise_all([p for p in problems if any(p.where == c.where for c in steps)])
-    return scale.sample(frame, [call_of(c) for c in steps], rows, memory=resources.memory - HOUSE)
+    return scale.sample(frame, [call_of(c) for c in steps], rows, memory=resources.room)
 
 
 def _sharpened(few: Frame, result: Found, method: str) -> Found:

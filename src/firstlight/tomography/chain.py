@@ -18,6 +18,7 @@ from firstlight.frame import Frame, Record
 from firstlight.geometry import Scan
 from firstlight.needs import needs_of
 from firstlight.noise import Unmodelled
+from firstlight.tomography.doubts import angle_doubts
 
 __all__ = [
     "HOUSE",
@@ -30,10 +31,14 @@ __all__ = [
     "lines",
     "planned",
     "prepared",
+    "settled",
     "summary",
     "takes",
+    "whole",
 ]
 
+SLACK = 1.2  # what the allocator holds beyond what is in use
+OVERHEAD = 8  # rows: what a section costs beyond its rows, since few slices fill half-empty vectors
 HOUSE = 320 << 20  # bytes: the interpreter, its libraries and compiled loops; measured by tests/tomography/test_run.py
 
 
@@ -56,6 +61,11 @@ class Resources:
     codec: str | None = None
     anew: bool = False
 
+    @property
+    def room(self) -> float:
+        """Bytes that sections may take."""
+        return (self.memory - HOUSE) / SLACK
+
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise FrameError(f"workers {self.workers}, expected at least 1")
@@ -75,7 +85,7 @@ class Job:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the output."""
-        return _whole(self.first, self.frame)
+        return whole(self.first, self.frame)
 
 
 def takes(frame: Frame, bound: Sequence[rec.Call]) -> bool:
@@ -92,20 +102,39 @@ def prepared(frame: Frame, bound: Sequence[rec.Call], options: rec.Options, reso
     return Job(frame, bound, calls, options, plan, first)
 
 
+def settled(job: Job, calls: Sequence[scale.Call], resources: Resources) -> Job:
+    """The job once its axis is known, on which the width of what comes out may depend (stitch_360)."""
+    first = scale.probe(job.frame, calls)
+    plan = job.plan if first.shape == job.first.shape else planned(job.frame, job.calls, first, job.options, resources)
+    return replace(job, first=first, plan=plan)
+
+
 def planned(
     frame: Frame, calls: Sequence[scale.Call], first: Frame | None, options: rec.Options, resources: Resources
 ) -> scale.Plan:
-    """Sections within the memory that the program leaves; fewer workers where so many do not fit, unless they are named."""
+    """Sections within the memory that the program leaves, by as many workers as finish soonest, unless they are named."""
+    if resources.room <= 0:
+        raise FrameError(
+            f"memory: got {resources.memory / 2**20:.0f} MiB, of which the program itself takes {HOUSE / 2**20:.0f}; "
+            f"give more memory: --memory {2 * HOUSE / 2**20:.0f}M"
+        )
     pixels = 0 if first is None else int(np.prod(first.shape[1:])) if "Z" in first.axes else 0
     most = len(options.devices) or resources.workers or cores()
     fewest = most if options.devices or resources.workers else 1
-    room = resources.memory - HOUSE
+    plans, short, room = [], None, int(resources.room)
     for workers in range(most, fewest - 1, -1):
         try:
-            return scale.plan(frame, calls, memory=room, workers=workers, rows=options.rows, pixels=pixels)
+            plans.append(scale.plan(frame, calls, memory=room, workers=workers, rows=options.rows, pixels=pixels))
         except FrameError as error:
             short = error
-    raise FrameError(f"{short} (of {resources.memory / 2**20:.0f} MiB, {HOUSE / 2**20:.0f} are the program's own)")
+    if not plans:
+        raise FrameError(f"{short} (of {resources.memory / 2**20:.0f} MiB, {HOUSE / 2**20:.0f} are the program's own)")
+    return min(plans, key=_effort)
+
+
+def _effort(plan: scale.Plan) -> float:
+    """Rows that a worker computes, halo included, and OVERHEAD for each of its sections."""
+    return sum(s.high - s.low + OVERHEAD for s in plan.sections) / plan.workers
 
 
 def call_of(call: rec.Call) -> scale.Call:
@@ -117,6 +146,8 @@ def call_of(call: rec.Call) -> scale.Call:
 def _centred(frame: Frame, calls: Sequence[scale.Call]) -> tuple[Frame, list[scale.Call]]:
     """Centres that a step states for each row belong to the scan, which sections cut."""
     many = [np.asarray(c.params["center"], dtype=np.float64) for c in calls if isinstance(c.params.get("center"), list | tuple)]
+    if many and many[-1].shape not in ((), (1,), (frame.shape[1],)):
+        raise FrameError(f"center: {many[-1].size} centres for {frame.shape[1]} detector rows; give one, or one for each row")
     if not many or many[-1].shape != (frame.shape[1],) or not isinstance(frame.geometry, Scan):
         return frame, list(calls)
     frame = frame.replace(geometry=replace(frame.geometry, center=many[-1]))
@@ -137,7 +168,8 @@ def assumed(frame: Frame, calls: Sequence[scale.Call]) -> list[scale.Call]:
     return [scale.Call(_middle, {}) if c.needs.sample else c for c in calls]
 
 
-def _whole(first: Frame, frame: Frame) -> tuple[int, ...]:
+def whole(first: Frame, frame: Frame) -> tuple[int, ...]:
+    """The shape of all rows of the scan, from what comes out of one."""
     axis = first.axes.index("Z" if "Z" in first.axes else "Y")
     return tuple(frame.shape[1] if i == axis else n for i, n in enumerate(first.shape))
 
@@ -165,11 +197,16 @@ def lines(job: Job, source: str, goal: str | None, resources: Resources) -> list
     out.append(
         f"{len(plan.sections)} sections of {rows} rows, halo {plan.halo}, {plan.workers} workers"
         + (f" on {', '.join(job.options.devices)}" if job.options.devices else "")
-        + f"; {(plan.memory + HOUSE) / 2**20:.0f} MiB at most of {resources.memory / 2**20:.0f}"
+        + f"; {_peak(plan) / 2**20:.0f} MiB at most of {resources.memory / 2**20:.0f}"
     )
     size = _size(int(np.prod(job.shape)) * np.dtype(job.options.dtype).itemsize)
     what = f"{job.first.axes} {' x '.join(map(str, job.shape))} {job.options.dtype} [{job.first.unit}]"
-    return [*out, f"output {goal or ''}: {what}, {size} before compression"]
+    doubts = [f"doubt: {d}" for d in angle_doubts(scan)]
+    return [*out, f"output {goal or ''}: {what}, {size} before compression", *doubts]
+
+
+def _peak(plan: scale.Plan) -> int:
+    return int(plan.memory * SLACK) + HOUSE
 
 
 def _size(size: float) -> str:
@@ -198,7 +235,7 @@ def summary(job: Job, resources: Resources) -> Mapping[str, Any]:
         "halo": plan.halo,
         "workers": plan.workers,
         "devices": list(job.options.devices),
-        "memory": plan.memory + HOUSE,
+        "memory": _peak(plan),
         "memory_limit": resources.memory,
         "shape": list(job.shape),
         "axes": job.first.axes,

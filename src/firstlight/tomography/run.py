@@ -20,7 +20,7 @@ from firstlight.errors import FirstlightError, FrameError
 from firstlight.facts import plain
 from firstlight.frame import Flag, Frame
 from firstlight.geometry import Scan
-from firstlight.tomography.chain import HOUSE, Job, Resources, like, lines, summary
+from firstlight.tomography.chain import Job, Resources, like, lines, settled, summary, whole
 from firstlight.tomography.doubts import angle_doubts
 from firstlight.tomography.pictures import Middle, save_middle
 
@@ -28,6 +28,7 @@ __all__ = ["run", "summary_text"]
 
 CHUNK = 8  # slices that sections are multiples of, so that another memory limit can go on with an unfinished output
 SEARCH = "calibrate.find_center"
+FAR = 2.0  # px between a stated axis and the one found
 
 
 def run(
@@ -44,10 +45,13 @@ def run(
     begun, busy = time.perf_counter(), time.process_time()
     for line in lines(job, str(source), str(goal), resources):
         say(line)
+    if resources.save_projections is not None and not io.resumable(resources.save_projections):
+        raise FrameError(f"{resources.save_projections}: expected a .h5 (or .zarr, .tif) for the projections")
+    if resources.save_projections is not None and resources.save_projections.resolve() == goal.resolve():
+        raise FrameError(f"{goal}: named for the volume and for its projections; give --save-projections another name")
     scan = job.frame.geometry
     assert isinstance(scan, Scan)
-    for doubt in (doubts := angle_doubts(scan)):
-        say(f"doubt: {doubt}")
+    doubts = angle_doubts(scan)
     files = rec.files_of(job.frame, job.bound)
     with ThreadPoolExecutor(1) as beside:  # the files are read once more for their hashes, while the axis is looked for
         hashes = {str(f): beside.submit(io.sha256, f) for f in files}
@@ -55,13 +59,15 @@ def run(
         tick(0, len(job.plan.sections), "rotation axis")
         with ExitStack() as undo:
             undo.callback(beside.shutdown, wait=False, cancel_futures=True)
-            calls, found = scale.settle(job.frame, job.calls, memory=resources.memory - HOUSE, seconds=taken)
+            calls, found = scale.settle(job.frame, job.calls, memory=resources.room, seconds=taken)
+        job = settled(job, calls, resources)
         hashed = {name: future.result() for name, future in hashes.items()}
     center = _center(found, scan, job)
     text = rec.dumps(rec.Recipe(tuple(c.step for c in job.bound)))
     how = replace(job.options, devices=(), rows=None)
-    key = io.resume_key(text, repr(how), resources.codec, detector, job.frame.shape, inputs=files)
-    done = _written(job, calls, hashed, goal, resources, key, center, tick)
+    axis = repr(center["center"])  # a search within less memory may find another, and one volume has one
+    key = io.resume_key(text, repr(how), resources.codec, detector, job.frame.shape, axis, inputs=files)
+    done = _written(job, calls, _repeatable(job.bound, found), hashed, goal, resources, key, tick)
     _add(taken, done.pop("seconds"))
     picture = _picture(job, goal, done.pop("middle"))
     end = time.perf_counter() - begun
@@ -74,10 +80,15 @@ def run(
         **center,
         "doubts": [*doubts, *center["doubts"]],
         **done,
-        "seconds": {k: {"cpu": round(v.cpu, 3), "wall": round(v.wall, 3)} for k, v in taken.items()},
+        "seconds": {k: {"cpu": round(taken[k].cpu, 3), "wall": round(taken[k].wall, 3)} for k in _in_order(job, taken)},
         "cpu": round(time.process_time() - busy, 3),
         "wall": round(end, 3),
     }
+
+
+def _in_order(job: Job, taken: Mapping[str, scale.Seconds]) -> list[str]:
+    names = ["read", *dict.fromkeys(c.name for c in job.calls), "write", "finish"]
+    return [n for n in names if n in taken]
 
 
 def _center(found: Frame | None, scan: Scan, job: Job) -> dict[str, Any]:
@@ -87,27 +98,31 @@ def _center(found: Frame | None, scan: Scan, job: Job) -> dict[str, Any]:
         result = next((r.params["found"] for r in reversed(found.history) if "found" in r.params), {})
     stated = [c.params["center"] for c in job.calls if c.params.get("center") is not None]
     center = stated[-1] if stated else result.get("center", scan.center)
+    doubts, off = list(result.get("doubts", [])), 0.0
+    if stated and "center" in result:
+        off = float(np.mean(center) - np.mean(result["center"]))
+    if abs(off) > FAR:
+        doubts.append(f"the centre stated lies {abs(off):.1f} px {'right' if off > 0 else 'left'} of the one found")
     return {
         "center": None if center is None else plain(center),
         "confidence": None if stated else result.get("confidence"),
         "methods": dict(result.get("methods", {})),
-        "doubts": list(result.get("doubts", [])),
+        "doubts": doubts,
     }
 
 
 def _written(
     job: Job,
     calls: Sequence[scale.Call],
+    last: Sequence[rec.Call],
     hashed: Mapping[str, str],
     goal: Path,
     resources: Resources,
     key: str,
-    center: Mapping[str, Any],
     tick: Callable[[int, int, str], None],
 ) -> dict[str, Any]:
-    """Put the sections that are not there; returns what was found on the way."""
-    last = _repeatable(job.bound, center["center"])
-    first = scale.probe(job.frame, calls)
+    """Put the sections that are not there; returns what was found on the way. last: the steps that repeat the output."""
+    first = job.first
     output = rec.entered(like(first, job.frame), last, len(job.frame.history), hashed)
     section = _section(job.plan)
     with ExitStack() as stack:
@@ -151,14 +166,19 @@ def _both(saver: _Projections | None, flags: _Flags, section: scale.Section, nam
         saver.look(section, name, frame)
 
 
-def _repeatable(bound: Sequence[rec.Call], center: Any) -> list[rec.Call]:
-    """The steps as they repeat this output: the axis that was found is stated where it is used, not searched for again."""
-    takes = [i for i, c in enumerate(bound) if "center" in c.function.__kwdefaults__]
-    if center is None or not takes or not any(c.step.use == SEARCH for c in bound):
+def _repeatable(bound: Sequence[rec.Call], found: Frame | None) -> list[rec.Call]:
+    """The steps as they repeat this output: the axis found is stated where it is first used, not searched for again."""
+    searches = [i for i, c in enumerate(bound) if c.step.use == SEARCH]
+    if not searches or found is None or not isinstance(found.geometry, Scan) or found.geometry.center is None:
         return list(bound)
-    i = takes[-1]
-    said = replace(bound[i], step=replace(bound[i].step, params={**bound[i].step.params, "center": center}))
-    return [said if c is bound[i] else c for c in bound if c.step.use != SEARCH]
+    takes = [i for i, c in enumerate(bound) if i > searches[-1] and "center" in (c.function.__kwdefaults__ or {})]
+    if not takes:
+        return list(bound)
+    call = bound[takes[0]]
+    if call.step.params.get("center") is None:
+        params = {**call.step.params, "center": plain(found.geometry.center)}
+        call = replace(call, step=replace(call.step, params=params))
+    return [call if i == takes[0] else c for i, c in enumerate(bound) if i not in searches]
 
 
 def _section(plan: scale.Plan) -> int:
@@ -187,12 +207,10 @@ class _Projections:
         section: int,
     ) -> None:
         assert resources.save_projections is not None
-        if not io.resumable(resources.save_projections):
-            raise FrameError(f"{resources.save_projections}: expected a .h5 (or .zarr, .tif) for the projections")
         first = scale.probe(job.frame, calls[:-1])
         if first.axes != "AYX":
             raise FrameError(f"save-projections: the last step but one gives axes {first.axes}, expected AYX")
-        self._last, self._shape, self._lock = calls[-1].name, job.frame.shape, Lock()
+        self._last, self._shape, self._lock = calls[-1].name, whole(first, job.frame), Lock()
         self._first = first
         self._out = stack.enter_context(
             io.create(

@@ -18,7 +18,7 @@ from firstlight.needs import needs_of
 from firstlight.noise import Unmodelled
 from firstlight.recipe import Problem
 from firstlight.tomography.chain import Job, Resources, call_of, planned, prepared
-from firstlight.tomography.doubts import angle_doubts
+from firstlight.tomography.doubts import angle_problems
 
 __all__ = ["problems"]
 
@@ -33,9 +33,10 @@ def problems(
     """Problems of the angles, of each step on what the step before gives, and of the memory; the job where there are none."""
     scan = frame.geometry
     assert isinstance(scan, Scan)
-    found = [Problem("scan", doubt) for doubt in angle_doubts(scan)]
-    first, wrong = _walked(frame, bound)
-    found += [*wrong, *_outside(frame, bound)]
+    found = [Problem("scan", doubt) for doubt in angle_problems(scan)]
+    first, wrong = _walked(frame, bound, searched=not found)
+    outside = _outside(frame, bound)
+    found += [w for w in wrong if not any(w.where == o.where and "centre" in w.message for o in outside)] + outside
     ready = [c for c in bound if c.whole]
     try:
         planned(frame, [call_of(c) for c in ready], first, options, resources)
@@ -57,10 +58,11 @@ def _outside(frame: Frame, bound: Sequence[rec.Call]) -> list[Problem]:
     return out
 
 
-def _walked(frame: Frame, bound: Sequence[rec.Call]) -> tuple[Frame | None, list[Problem]]:
+def _walked(frame: Frame, bound: Sequence[rec.Call], searched: bool) -> tuple[Frame | None, list[Problem]]:
     """What comes out of a few rows, and each step that refuses what the one before gives it.
 
     A step behind one that is broken gets stand-ins of every unit, so that one mistake is not reported again by all that follow.
+    searched: the axis is looked for; not where the angles are at fault, nor on stand-ins.
     """
     rows = int(np.clip(ROOM // (4 * frame.shape[0] * frame.shape[2]), 1, min(ROWS, frame.shape[1])))
     first = (frame.shape[1] - rows) // 2
@@ -73,15 +75,31 @@ def _walked(frame: Frame, bound: Sequence[rec.Call]) -> tuple[Frame | None, list
         for call in bound:
             values = {k: _rows(v, frame, box) for k, v in call.values.items()}
             if not call.whole:
-                now = None
+                now, searched = None, False
                 continue
-            if now is not None:
-                now, error = _tried(call, values, now)
+            if _search(call) and not searched and (now is None or now.unit is Unit.OPTICAL_DEPTH):
+                now = _stood_in(call, values, few)
+                continue
+            given = now
+            if given is not None:
+                now, error = _tried(call, values, given)
                 if error is None:
                     continue
                 found.append(Problem(call.where, error))
-            now = _stood_in(call, values, few)
+            searched = False
+            now = _centred(given) if given is not None and _search(call) else _stood_in(call, values, few, given)
     return now, found
+
+
+def _centred(frame: Frame) -> Frame:
+    scan = frame.geometry
+    assert isinstance(scan, Scan)
+    return frame.replace(geometry=replace(scan, center=(frame.shape[2] - 1) / 2))
+
+
+def _search(call: rec.Call) -> bool:
+    needs = needs_of(call.function)
+    return needs is not None and needs.sample > 0
 
 
 def _rows(value: Any, frame: Frame, box: Box) -> Any:
@@ -100,16 +118,13 @@ def _tried(call: rec.Call, values: Any, frame: Frame) -> tuple[Frame | None, str
         return None, str(error)
 
 
-def _stood_in(call: rec.Call, values: Any, few: Frame) -> Frame | None:
-    """What the step makes of a stand-in of the first unit that it takes; None where it takes none."""
-    scan = few.geometry
-    assert isinstance(scan, Scan)
-    middle = replace(scan, center=(few.shape[2] - 1) / 2)
-    for unit in UNITS:
+def _stood_in(call: rec.Call, values: Any, few: Frame, given: Frame | None = None) -> Frame | None:
+    """What the step makes of a stand-in of the first unit that it takes, that of `given` before others; None: it takes none."""
+    few = _centred(few)
+    for unit in UNITS if given is None else (given.unit, *UNITS):
         data = np.full(few.shape, INSIDE, np.float32)
-        stand_in = few.replace(data=data, unit=unit, geometry=middle, flags=None, std=None, noise=Unmodelled("a stand-in"))
-        needs = needs_of(call.function)
-        if needs is not None and needs.sample:
+        stand_in = few.replace(data=data, unit=unit, flags=None, std=None, noise=Unmodelled("a stand-in"))
+        if _search(call):
             return stand_in.replace(unit=Unit.OPTICAL_DEPTH)
         done, error = _tried(call, values, stand_in)
         if error is None:
