@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 Tick = Callable[[int, int, str], None]
+NETWORK_BYTES = 150  # a pixel read, the peak of a network in float32 with its standard error
 Scanning = tomography.Resources
 
 
@@ -71,6 +72,7 @@ class Restoration:
     memory: int = scale.MEMORY
     assume_white: bool = False
     resume: bool = False
+    model: str | None = None
 
 
 def _hashed(frame: Frame, path: Path) -> Frame:
@@ -294,17 +296,32 @@ def restored(frame: Frame, goal: Path, options: Restoration, tick: Callable[[int
     """Restore one frame into the file `goal` within the memory stated; returns the frame without its data read."""
     frame = flagged(frame)
     flag = frame.observation.saturation is not None and frame.unit is Unit.ADU and frame.flags is None
-    params: dict[str, Any] = {"std": options.std} | ({} if options.strength is None else {"strength": options.strength})
+    method, reach = _method(frame, options)
 
     def step(block: Frame) -> Frame:
-        return res.nonlocal_means(cal.flag_saturated(block) if flag else block, **params)
+        return method(cal.flag_saturated(block) if flag else block)
 
     corner = Box((0,) * len(frame.shape), tuple(min(n, 32) for n in frame.shape))
     like = step(frame.crop(corner))
     like = frame.replace(noise=like.noise, unit=like.unit, history=like.history, std=None)
     with io.create(goal, like, dtype=np.float32, std=options.std) as writer:
-        scale.map_blocks(step, frame, writer, halo=res.halo(frame), memory=options.memory, tick=tick)
+        scale.map_blocks(step, frame, writer, tick=tick, **reach)
     return like
+
+
+def _method(frame: Frame, options: Restoration) -> tuple[Callable[[Frame], Frame], dict[str, int]]:
+    """The step, and how far it reaches in blocks of so much memory: a network where one is named, else non-local means."""
+    if options.model is None:
+        params: dict[str, Any] = {"std": options.std} | ({} if options.strength is None else {"strength": options.strength})
+        return partial(res.nonlocal_means, **params), {"halo": res.halo(frame), "memory": options.memory}
+    if options.strength is not None:
+        raise FrameError("restore: --strength is for non-local means, a network has none; leave out --strength or --model")
+    from firstlight.restore import learned
+
+    named = None if options.model == "universal" else options.model
+    reach = {"halo": learned.halo(frame, model=named), "multiple": learned.multiple(frame, model=named)}
+    memory = options.memory * scale.BYTES_PER_PIXEL // NETWORK_BYTES
+    return partial(res.denoise, model=named, std=options.std), reach | {"memory": memory}
 
 
 def measure(

@@ -57,3 +57,18 @@ def test_its_card_says_what_it_was_made_of():
     assert all(d["licence"] for d in card["data"])
     assert "train_universal" in card["command"]
     assert card["figures"]
+
+
+def test_the_command_restores_with_it_block_by_block(tmp_path, capsys):
+    from firstlight import io
+    from firstlight.cli import main
+
+    _, frame, _ = noisy("filaments")
+    io.write(frame, tmp_path / "in.npy")
+    assert main(["restore", str(tmp_path / "in.npy"), "-o", str(tmp_path / "out.npy"), "--model", "universal"]) == 0
+    np.testing.assert_allclose(io.read(tmp_path / "out.npy").data, restore.denoise(frame).data, atol=0.2)
+    assert main(["restore", str(tmp_path / "in.npy"), "-o", str(tmp_path / "x.npy"), "--model", "none.safetensors"]) == 2
+    again = ["restore", str(tmp_path / "in.npy"), "-o", str(tmp_path / "x.npy"), "--model", "universal", "--strength", "2"]
+    assert main(again) == 2
+    assert "leave out" in capsys.readouterr().err
+    assert not (tmp_path / "x.npy").exists()

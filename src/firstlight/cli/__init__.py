@@ -160,6 +160,7 @@ def restore(
     unit: str | None = None,
     ext: str | None = None,
     strength: float | None = None,
+    model: str | None = None,
     std: Switch = False,
     to: str | None = None,
     memory: str = "1G",
@@ -183,6 +184,8 @@ def restore(
         One of several images in the file: "SCI,2", "white", 3.
     strength
         Smoothing, relative to the default 1.
+    model
+        A trained network instead of non-local means: universal, which comes with firstlight, or a model file.
     std
         Also write the standard error per pixel.
     to
@@ -196,7 +199,7 @@ def restore(
     """
     from firstlight import jobs
 
-    options = jobs.Restoration(detector, unit, ext, strength, std, to, size(memory), assume_white, resume)
+    options = jobs.Restoration(detector, unit, ext, strength, std, to, size(memory), assume_white, resume, model)
     with progress(json) as tick:
         rows = jobs.restore(files, out, options, tick)
     return emit_rows(rows, json)
