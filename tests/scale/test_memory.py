@@ -137,7 +137,8 @@ def test_a_run_in_sections_keeps_to_its_plan(workers):
     finally:
         tracemalloc.stop()
     assert peak <= plan.memory
-    assert plan.memory < 3 * peak
+    if workers == 1:  # whether two meet at their peaks is the scheduler's affair
+        assert plan.memory < 3 * peak
 
 
 def test_noise_that_goes_along_counts():
