@@ -27,13 +27,15 @@ from torch import nn
 from firstlight import model_file, simulate
 from firstlight.denoiser import estimate
 from firstlight.noise import Noise
-from firstlight.train import expected
+from firstlight.train.sources import expected
 
 Array = NDArray[Any]
 READ_NOISE = (0.3, 0.6, 1.0, 1.6, 2.3, 3.2, 4.5, 6.5, 9.0, 13.0)
 SHARE = {"photo": 0.62, "filaments": 0.12, "stars": 0.12, "spots": 0.08, "charts": 0.06}
-BUNDLED = ("chelsea", "coins", "moon", "brick", "grass", "gravel", "rocket", "immunohistochemistry", "clock", "page", "text")
-BUNDLED = (*BUNDLED, "retina", "hubble_deep_field")
+BUNDLED = (
+    *("chelsea", "coins", "moon", "brick", "grass", "gravel", "rocket", "immunohistochemistry", "clock", "page", "text"),
+    *("retina", "hubble_deep_field"),
+)
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 PREFILTER, BATCH, SIDE, RATE, CLIP, HEAD = "limited", 8, 64, 1e-3, 5.0, 0.1
 

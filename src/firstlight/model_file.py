@@ -121,7 +121,7 @@ def shipped(name: str = "universal") -> Path:
 
 def save(model: Model, path: str | Path) -> Path:
     """Write `model` to `path` (.safetensors), whole or not at all; returns the path. Raises ModelError, WriteError."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as packed
 
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -142,8 +142,8 @@ def save(model: Model, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temp:
         try:
-            save_file(tensors, temp, metadata={KEY: text})
-        except Exception as error:  # safetensors wraps the system's errors in its own
+            temp.write_bytes(packed(tensors, metadata={KEY: text}))  # save_file would keep other users from reading it
+        except OSError as error:
             raise WriteError(f"{path}: cannot be written ({error}); name a writable file with room") from error
     return path
 

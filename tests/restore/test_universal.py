@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -72,3 +76,17 @@ def test_the_command_restores_with_it_block_by_block(tmp_path, capsys):
     assert main(again) == 2
     assert "leave out" in capsys.readouterr().err
     assert not (tmp_path / "x.npy").exists()
+
+
+def test_the_script_that_makes_it_starts():
+    script = Path(__file__).parents[2] / "scripts" / "train_universal.py"
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "PHOTOS" in done.stdout or "photos" in done.stdout
+
+
+def test_whoever_may_read_plain_files_may_read_a_model(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    model = model_file.save(model_file.load(model_file.shipped()), tmp_path / "m.safetensors")
+    assert model.stat().st_mode == plain.stat().st_mode

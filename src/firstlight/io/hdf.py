@@ -115,6 +115,7 @@ def _lazy(path: Path, dataset: Any, rows: Array | None = None) -> Lazy:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
+    """An HDF5 file open for reading; raises ReadError where it is none, or cut short."""
     import h5py
 
     try:
