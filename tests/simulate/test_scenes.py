@@ -25,7 +25,12 @@ def test_stars_have_their_flux_and_place() -> None:
 
 
 def test_scenes_peak_where_stated_and_repeat_with_the_seed() -> None:
-    for scene, peak in ((simulate.filaments, 50.0), (simulate.spots, 20.0)):
+    for scene, peak in (
+        (simulate.filaments, 50.0),
+        (simulate.spots, 20.0),
+        (simulate.membranes, 30.0),
+        (simulate.nuclei, 40.0),
+    ):
         a = scene((96, 96), rng(3), peak=peak)
         assert a.max() == pytest.approx(peak, rel=0.1)
         assert a.min() > 0
@@ -81,3 +86,24 @@ def test_cosmic_rays_are_sharp_and_few() -> None:
     hits = simulate.cosmic_rays((128, 128), rng(), n=20, energy=1000)
     assert 20 <= (hits > 0).sum() < 20 * 20
     assert 20 * 300 < hits.sum() < 20 * 3000
+
+
+def test_read_out_has_the_mean_and_the_variance_it_states() -> None:
+    scene = np.full((400, 500), 12.0)
+    for options in ({}, {"tails": 0.1}, {"rows": 0.04}, {"step": 1.5}, {"tails": 0.05, "rows": 0.02, "step": 0.5}):
+        counts = simulate.read_out(scene, rng(5), read_noise=3.0, **options)
+        expected = 12 + 9 + options.get("step", 0) ** 2 / 12
+        assert counts.mean() == pytest.approx(12, abs=5 * 3 * np.sqrt(0.04 / 400 + 1 / counts.size))
+        assert counts.var() == pytest.approx(expected, rel=0.02)
+
+
+def test_read_out_has_the_flaws_it_is_asked_for() -> None:
+    dark = np.zeros((400, 500))
+    kurtosis = [np.mean((c := simulate.read_out(dark, rng(2), read_noise=2.0, tails=t)) ** 4) / c.var() ** 2 for t in (0, 0.1)]
+    assert kurtosis[0] == pytest.approx(3, abs=0.1)
+    assert kurtosis[1] > 4
+    rows = simulate.read_out(dark, rng(3), read_noise=2.0, rows=0.3).mean(axis=1)
+    assert rows.var() == pytest.approx(0.3 * 4, rel=0.3)
+    coarse = simulate.read_out(np.full((50, 50), 30.0), rng(4), read_noise=2.0, step=2.5, full_well=35.0)
+    assert coarse.max() == 35
+    assert np.allclose(coarse % 2.5, 0)

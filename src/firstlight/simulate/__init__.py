@@ -5,7 +5,8 @@ Conventions: a scene is the mean number of electrons per pixel of one exposure (
 judged on (`bench/scenes.py`) draw from here with seeds of their own, and nothing is ever trained on those.
 """
 
-from firstlight.simulate.detector import Sensor, make_sensor
+from firstlight.simulate.cells import membranes, nuclei
+from firstlight.simulate.detector import Sensor, make_sensor, read_out
 from firstlight.simulate.inject import Galaxy, inject, render
 from firstlight.simulate.phantom import Ellipse, phantom, projections, shepp_logan, shepp_logan_ellipses
 from firstlight.simulate.scenes import (
@@ -30,9 +31,12 @@ __all__ = [
     "inject",
     "linearise",
     "make_sensor",
+    "membranes",
+    "nuclei",
     "phantom",
     "phantom_projections",
     "projections",
+    "read_out",
     "render",
     "shepp_logan",
     "shepp_logan_ellipses",
