@@ -15,7 +15,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from firstlight import __version__
-from firstlight.cli.manifest import manifest, patches, split
+from firstlight.cli.manifest import manifest, patches, qc, split
 from firstlight.cli.options import Files, Json, MaybeOut, Out, Switch, size
 from firstlight.cli.recipes import center, check, run
 from firstlight.cli.sources import sources
@@ -36,7 +36,7 @@ app = App(
 )
 
 app.command(tiles)
-for command in (check, run, center, sources, train, manifest, patches, split):
+for command in (check, run, center, sources, train, manifest, patches, split, qc):
     app.command(command)
 
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from firstlight.cli.options import Json, Out, Switch
 from firstlight.terminal import emit, progress
 
-__all__ = ["manifest", "patches", "split"]
+__all__ = ["manifest", "patches", "qc", "split"]
 
 Count = Annotated[int | None, Parameter(negative="")]
 
@@ -166,3 +166,50 @@ def split(
         lambda: f"{out_patches}: {done.text()}",
     )
     return 0
+
+
+def qc(
+    *,
+    patches: Path,
+    splits: Path,
+    content: int = 512,
+    loader: Switch = False,
+    batch: int = 8,
+    batches: int = 20,
+    workers: int = 0,
+    seed: int = 0,
+    json: Json = False,
+) -> int:
+    """Quality control: files, shapes, values, scalings, coverage, and that no image or its copy is in two splits.
+
+    Parameters
+    ----------
+    patches
+        The CSV file of patches that `firstlight split` wrote.
+    splits
+        The JSON file that it wrote.
+    content
+        So many patches are compared by content across splits; 0 for none.
+    loader
+        Instead read batches as training does: shapes, types, ranges and patches a second, for each split.
+    batch
+        Of --loader: patches a batch.
+    batches
+        Of --loader: batches a split, at most.
+    workers
+        Of --loader: processes that read; 0 reads in this one.
+    seed
+        Of --loader: of order and augmentation.
+    """
+    if loader:
+        from firstlight.train.loader import check_loader
+
+        read = check_loader(patches, batch=batch, batches=batches, workers=workers, seed=seed)
+        emit(read.to_dict(), json, read.text)
+        return 0 if read.passed else 1
+    from firstlight import dataset
+
+    with progress(json) as tick:
+        found = dataset.qc(patches, splits, content=content, tick=tick)
+    emit(found.to_dict(), json, found.text)
+    return 0 if found.passed else 1

@@ -23,6 +23,7 @@ _NAMES = {
     "Patch": "manifest",
     "Patching": "patches",
     "Prepared": "prepare",
+    "Quality": "qc",
     "Shares": "parents",
     "Source": "rows",
     "Split": "parents",
@@ -40,6 +41,7 @@ _NAMES = {
     "patch_values": "manifest",
     "plan": "counts",
     "prepare": "prepare",
+    "qc": "qc",
     "read_images": "manifest",
     "read_metadata": "metadata",
     "read_patches": "manifest",
@@ -74,6 +76,7 @@ __all__ = [
     "Patch",
     "Patching",
     "Prepared",
+    "Quality",
     "Shares",
     "Source",
     "Split",
@@ -91,6 +94,7 @@ __all__ = [
     "patch_values",
     "plan",
     "prepare",
+    "qc",
     "read_images",
     "read_metadata",
     "read_patches",
@@ -133,6 +137,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contrac
     from firstlight.dataset.parents import Shares, Split, split_images, split_patches
     from firstlight.dataset.patches import Cut, Patching, cut_patches
     from firstlight.dataset.prepare import Prepared
+    from firstlight.dataset.qc import Quality
     from firstlight.dataset.rows import Pair, Source, TileRow
     from firstlight.dataset.scan import Manifest
     from firstlight.dataset.split import assign
@@ -153,6 +158,7 @@ from firstlight.dataset.build import build as build  # noqa: E402
 from firstlight.dataset.catalogue import catalogue as catalogue  # noqa: E402
 from firstlight.dataset.pair import pair as pair  # noqa: E402
 from firstlight.dataset.prepare import prepare as prepare  # noqa: E402
+from firstlight.dataset.qc import qc as qc  # noqa: E402
 from firstlight.dataset.scan import scan as scan  # noqa: E402
 from firstlight.dataset.split import split as split  # noqa: E402
 from firstlight.dataset.unscale import unscale as unscale  # noqa: E402

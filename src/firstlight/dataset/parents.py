@@ -81,17 +81,22 @@ def split_patches(
 ) -> Split:
     """Split the images of images.csv and with them the patches of patches.csv; writes splits.json and patches_splits.csv.
 
-    See `split_images`. Raises ReadError for what is no such CSV, FrameError for a patch whose image is not listed.
+    See `split_images`; images without patches are in no split, but for profile "documented". Raises ReadError for what is no such CSV, FrameError for a patch whose image is not listed.
     """
     every, cut = read_images(images), read_patches(patches)
     if strange := sorted({p.parent_id for p in cut} - {i.id for i in every}):
         raise FrameError(f"{patches}: patches of {few(strange)}, which {images} does not list; give the manifest they are from")
+    uncut = sorted({i.id for i in every} - {p.parent_id for p in cut})
+    if profile != "documented":
+        every = [i for i in every if i.id not in set(uncut)]
     ids, groups, notes = split_images(every, shares, seed=seed, profile=profile, scene=scene, look=look, tick=tick)
     where = {i: name for name, some in ids.items() for i in some}
     rows = [replace(p, split=where[p.parent_id]) for p in cut]
     count = Counter(p.split for p in rows)
-    uncut = sorted(set(where) - {p.parent_id for p in cut})
-    notes += [f"{len(uncut)} images have no patches: {few(uncut)}"] if uncut else []
+    if uncut:
+        notes.append(
+            f"{len(uncut)} images have no patches{'' if profile == 'documented' else ' and are in no split'}: {few(uncut)}"
+        )
     rule = {"seed": seed, "profile": profile, **vars(shares), "scene": scene, "groups": groups}
     write_splits(out_json, ids, rule)
     write_patches(out_patches, rows, split=True)
