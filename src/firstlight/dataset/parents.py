@@ -81,7 +81,8 @@ def split_patches(
 ) -> Split:
     """Split the images of images.csv and with them the patches of patches.csv; writes splits.json and patches_splits.csv.
 
-    See `split_images`; images without patches are in no split, but for profile "documented". Raises ReadError for what is no such CSV, FrameError for a patch whose image is not listed.
+    See `split_images`; images without patches are in no split, but for profile "documented". Raises ReadError for what is no
+    such CSV, FrameError for a patch whose image is not listed.
     """
     every, cut = read_images(images), read_patches(patches)
     if strange := sorted({p.parent_id for p in cut} - {i.id for i in every}):

@@ -19,7 +19,7 @@ from firstlight.errors import FrameError, ModelError, WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.model_file import Model
 from firstlight.noise import Noise, Unmodelled
-from firstlight.train import sources
+from firstlight.train import patch_set, sources
 from firstlight.train.batches import Batches, Planes
 from firstlight.train.budget import budget
 from firstlight.train.loop import Fitted, fit
@@ -160,6 +160,8 @@ def _data(method: str, data: Path, options: Options) -> _Data:
         if rules.white and not options.assume_white:
             _check_tiles(data, method)
         return _Data(learn, sources.tile_set(data, "validation", target=rules.target), True, options.hole)
+    if data.suffix.lower() == ".csv":
+        return _patched(method, data, options)
     frames = sources.folder(data, detector=options.detector, unit=options.unit, ext=options.ext)
     if method == "supervised":
         raise FrameError(f"{data}: supervised training needs clean targets; give a tile set whose noisy tiles have them")
@@ -171,6 +173,22 @@ def _data(method: str, data: Path, options: Options) -> _Data:
     frames = [f if isinstance(f.noise, Noise) else measured(f) for f in frames]
     hole = options.hole if options.assume_white else _hole(frames, method, rules, options)
     return _Data(sources.frames(frames, colour=options.colour), None, known and not _wide(hole), hole)
+
+
+def _patched(method: str, data: Path, options: Options) -> _Data:
+    """The patches of `firstlight split`: what trains and what validates are images apart."""
+    rules, own = METHODS[method], {"detector": options.detector, "colour": options.colour}
+    if rules.target:
+        raise FrameError(f"{data}: patches bring no target for {method}; take a method that learns from noisy images alone")
+    learn, judge = (patch_set.chosen(data, name, **own) for name in ("train", "validation"))  # type: ignore[arg-type]
+    some = patch_set.several(learn, TILES, options.detector, options.unit)
+    known = patch_set.known([*learn, *judge], options.detector)
+    if not known and rules.noise:
+        raise FrameError(f"train {method} needs the noise of each pixel, and some patches state none; give --detector")
+    some = [f if isinstance(f.noise, Noise) else measured(f) for f in some]
+    hole = options.hole if options.assume_white else _hole(some, method, rules, options)
+    learned, judged = (patch_set.planes(p, measured, unit=options.unit, **own) for p in (learn, judge))  # type: ignore[arg-type]
+    return _Data(learned, judged, known and not _wide(hole), hole)
 
 
 def _check_tiles(data: Path, method: str) -> None:
