@@ -20,7 +20,7 @@ from firstlight.dataset.listing import by_cause, few
 from firstlight.dataset.manifest import Image, Patch, read_images, write_patches
 from firstlight.dataset.rows import Source
 from firstlight.dataset.store import flags_file
-from firstlight.errors import FirstlightError, FrameError, WriteError
+from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
 from firstlight.frame import Flag, Frame
 from firstlight.geometry import Mosaic
 from firstlight.noise import Unmodelled
@@ -37,6 +37,7 @@ DOCUMENTED = (
     "profile 'documented': each patch has percentiles of its own and loses for good what lies beyond them, the cores of stars "
     "and the dark tail of the sky's noise; neighbouring patches disagree where they overlap"
 )
+OPACITY, PALETTE = (1, 2), 3  # TIFF's ExtraSamples and PhotometricInterpretation
 HALF = float(np.finfo(np.float16).max)
 
 
@@ -159,7 +160,11 @@ def _where(image: Image, patches: Sequence[Patch]) -> list[Patch]:
 
 
 def _cut(image: Image, out: Path, options: Patching, journal: Journal) -> list[Patch]:
-    if (digest := io.sha1(image.path)) != image.sha1:
+    try:
+        digest = io.sha1(image.path)
+    except OSError as error:
+        raise ReadError(f"cannot be read ({error.strerror or error})") from error
+    if digest != image.sha1:
         raise FrameError(f"has changed since its manifest was written (sha1 {digest[:12]}); write the manifest again")
     frame = _frame(image, options)
     (out / image.id).mkdir(exist_ok=True)
@@ -181,6 +186,9 @@ def _frame(image: Image, options: Patching) -> Frame:
         raise FrameError(f"has axes {frame.axes}, patches are cut from YX or CYX; save each plane as a file of its own")
     if isinstance(frame.geometry, Mosaic):
         raise FrameError("is a colour filter mosaic, whose patches keep its phase in `firstlight tiles` alone; use that")
+    tags = frame.observation.header if isinstance(frame.observation.header, dict) else {}
+    if any(s in OPACITY for s in tags.get("extrasamples", ())) or tags.get("photometric") == PALETTE:
+        raise FrameError("is a TIFF with opacity or a colour table, which would be taken for signal; save it as PNG")
     data = np.asarray(frame.data)
     if data.dtype.kind not in "iuf":
         raise FrameError(f"holds {data.dtype}, patches are cut from real numbers")
