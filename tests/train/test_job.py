@@ -68,9 +68,29 @@ def test_correlated_noise_is_refused_assumed_white_or_given_a_wider_hole(tmp_pat
     with pytest.raises(FrameError, match=r"correlate.*--widen"):
         train("n2v", path, out, QUICK)
     with pytest.raises(FrameError, match="correlate"):
-        train("r2r", path, out, replace(QUICK, widen=True))
+        train("r2r", path, out, QUICK)
     assert train("n2v", path, out, replace(QUICK, widen=True))["risk_is"] == "held-out loss"
     assert train("r2r", path, out, replace(QUICK, assume_white=True))["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "message"),
+    [
+        ("r2r", {"widen": True}, "--widen is of n2v, n2v2 alone"),
+        ("masked-l2", {"widen": True}, "--widen is of n2v, n2v2 alone"),
+        ("n2v", {"alpha": 0.3}, "--alpha is of r2r alone"),
+        ("r2r", {"hole": 3}, "--hole is of n2v, n2v2, masked-l2 alone"),
+        ("n2n", {"colour": True}, "--colour is of"),
+        ("r2r", {"start": Path("m.safetensors"), "prefilter": "zero"}, "--prefilter is for a new network"),
+        ("r2r", {"net": "seed", "prefilter": "zero"}, "takes no --prefilter"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:masked-l2")
+def test_options_that_would_do_nothing_are_refused(
+    method: str, option: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FrameError, match=message):
+        train(method, write(tmp_path / "a.fits"), tmp_path / "m.safetensors", replace(QUICK, **option))
 
 
 def test_unknown_noise_trains_by_what_needs_none(tmp_path: Path) -> None:
