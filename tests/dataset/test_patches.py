@@ -217,13 +217,11 @@ def test_one_folder_one_rule(images: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_cut_is_named_and_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from PIL import Image
-
     root = made.write_skies(tmp_path / "raw")
     tifffile.imwrite(root / "cube.tif", np.zeros((5, 40, 40), np.float32))
-    colour = np.zeros((20, 20, 4), np.uint8)
-    Image.fromarray(colour).save(root / "alpha.tif")
-    Image.fromarray(colour[..., 0]).convert("P").save(root / "palette.tif")
+    tifffile.imwrite(root / "alpha.tif", np.zeros((20, 20, 4), np.uint8), photometric="rgb", extrasamples=["unassalpha"])
+    table = np.zeros((3, 256), np.uint16)
+    tifffile.imwrite(root / "palette.tif", np.zeros((20, 20), np.uint8), photometric="palette", colormap=table)
     images = listed(root, tmp_path / "i.csv")
     made.write_fits(tmp_path / "new.fits", made.field(33))
     (tmp_path / "new.fits").replace(root / "float.fits")
