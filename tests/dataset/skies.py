@@ -41,6 +41,7 @@ def write_skies(root: Path) -> Path:
     alpha = np.full(small.shape, 255, np.uint8)
     alpha[:20, :30] = 0
     other = np.stack([np.clip(field(k) // 30, 0, 255) for k in (8, 9, 10)], axis=-1).astype(np.uint8)
+    other[:20, :30] = 255  # what lies under transparent pixels is no data
     cv2.imwrite(str(root / "clear.png"), np.dstack([other, alpha]))
     cv2.imwrite(str(root / "deep.tif"), field(11))
     (root / "notes.txt").write_text("seeing 1.2\n")
