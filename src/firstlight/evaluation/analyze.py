@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from firstlight.evaluation.stars import Stars, background, find, fluxes, grey
 from firstlight.frame import Frame
 from firstlight.measure.match import match
 from firstlight.measure.pictures import data_uri, picture, residual_picture, stretch_of
+from firstlight.measure.report import _plain
 from firstlight.model_file import Model
 from firstlight.noise import Noise
 
@@ -29,6 +31,7 @@ __all__ = ["analyze", "compared", "told", "words"]
 Array = NDArray[Any]
 SIZE = 900  # px a side of a picture on the page
 SHOWN = 2000  # stars drawn
+BRIGHTER = 0.01  # change of the mean that is told
 SNR = "median star's flux over its sky's scatter; after cleaning neighbours share noise, so that it flatters"
 NO_MODEL = (
     "the universal denoiser needs the noise of each pixel, and there is none: {reason}. Say what the detector does "
@@ -59,6 +62,8 @@ def analyze(
     page, note = out / f"{stem}.html", out / f"{stem}_report.json"
     report = {"input": str(path), "cleaned": str(goal), "page": str(page), "report": str(note), **found}
     write_text(note, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    for doubt in _brightness([found["brightness"][k] for k in ("before", "after")]):
+        warnings.warn(f"{path}: {doubt}", stacklevel=2)
     _page(page, path.name, frame, restored, both, report)
     return report
 
@@ -82,7 +87,11 @@ def compared(frame: Frame, restored: Frame, *, fwhm: float, threshold: float) ->
     report = {
         "unit": str(frame.unit),
         "change": {**quality(x, y, peak=peak), "peak": peak, "is": "cleaned against input: how much was changed, no quality"},
-        "brightness": {"before": means[0], "after": means[1], "change_percent": 100 * (means[1] / means[0] - 1)},
+        "brightness": {
+            "before": means[0],
+            "after": means[1],
+            "change_percent": 100 * (means[1] / means[0] - 1) if means[0] else None,
+        },
         "snr": _snr(planes, [s[1] for s in skies], stars[0].places[i], fwhm),
         "stars": {
             "fwhm": fwhm,
@@ -93,11 +102,16 @@ def compared(frame: Frame, restored: Frame, *, fwhm: float, threshold: float) ->
             "both": len(i),
         },
         "sky": [{"median": m, "sigma": s} for m, s in skies],
-        "checks": {
-            k: checks[k] for k in ("passed", "reason", "chi2_ratio", "lag1_y", "lag1_x", "bias", "bias_error", "doubts")
-        },
+        "checks": {k: checks[k] for k in ("passed", "reason", "chi2_ratio", "lag1_y", "lag1_x", "bias", "bias_error")},
+        "doubts": [*checks["doubts"], *_brightness(means)],
     }
-    return _finite(report), (stars[0], stars[1])
+    return dict(_plain(report)), (stars[0], stars[1])
+
+
+def _brightness(means: list[float]) -> list[str]:
+    change = means[1] / means[0] - 1 if means[0] else 0.0
+    told = f"the mean brightness changed by {100 * change:+.2f} %: this network does not keep light, measure fluxes before it"
+    return [told] if abs(change) > BRIGHTER else []
 
 
 def _snr(planes: list[Array], sigmas: list[float], places: Array, fwhm: float) -> dict[str, Any]:
@@ -111,15 +125,6 @@ def _snr(planes: list[Array], sigmas: list[float], places: Array, fwhm: float) -
     return {"before": got[0], "after": got[1], "stars": len(places), "is": SNR}
 
 
-def _finite(value: Any) -> Any:
-    """Plain values, None for what JSON cannot hold."""
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _page(path: Path, title: str, frame: Frame, restored: Frame, both: tuple[Stars, Stars], report: Mapping[str, Any]) -> Path:
     """One self-contained page: before and after of one stretch with circles round the stars, the residual, the figures."""
     from importlib.resources import files
@@ -128,7 +133,7 @@ def _page(path: Path, title: str, frame: Frame, restored: Frame, both: tuple[Sta
 
     from firstlight import __version__
 
-    stretch = stretch_of(restored, frame)
+    stretch = stretch_of(frame)
     i, j = match(both[0].places, both[1].places, radius=report["stars"]["fwhm"])
     shown = [picture(f, stretch=stretch, size=SIZE) for f in (frame, restored)]
     panels = [
@@ -142,7 +147,7 @@ def _page(path: Path, title: str, frame: Frame, restored: Frame, both: tuple[Sta
         "cols": cols,
         "radius": 2.5 * report["stars"]["fwhm"],
         "table": words(report),
-        "doubts": report["checks"]["doubts"],
+        "doubts": report["doubts"],
     }
     text = files("firstlight.evaluation").joinpath("analyze.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)

@@ -22,6 +22,7 @@ from firstlight.evaluation.images import Given, Parent, cleaned, load
 from firstlight.evaluation.quality import METRICS, quality, reference, truth_of
 from firstlight.evaluation.stars import Counts
 from firstlight.frame import Frame
+from firstlight.measure.report import _plain
 from firstlight.measure.white import with_white_noise
 from firstlight.model_file import Model
 from firstlight.noise import Noise, Unmodelled
@@ -84,7 +85,7 @@ def evaluate(
             warnings.warn(f"{parent.path}: no stars counted: {error}", stacklevel=2)
     files = [table(out / "per_parent_metrics.csv", COLUMNS, rows), *_plots(out, rows)]
     found, words = _stars(out, fields, known_by(given, listed), fwhm, threshold)
-    return {"rows": rows, "detection": found, "files": [str(f) for f in files + words]}
+    return {"rows": _plain(rows), "detection": found, "files": [str(f) for f in files + words]}
 
 
 def table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -134,7 +135,8 @@ def _plots(out: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
     used = [r for r in rows if r["reference"] != "none"]
     if not used:
         return made
-    note = "; ".join(f"{k} {', '.join(sorted({str(r[k]) for r in used})[:3])}" for k in ("reference", "peak"))
+    said = {"reference": {str(r["reference"]) for r in used}, "peak": {f"{r['peak']:.4g}" for r in used}}
+    note = "; ".join(f"{k} {', '.join(sorted(v)[:3])}" for k, v in said.items())
     names = list(dict.fromkeys(r["method"] for r in used))
     for key, label in (("psnr", "PSNR [dB]"), ("ssim", "SSIM")):
         values = {n: [float(r[key]) for r in used if r["method"] == n] for n in names}
@@ -182,10 +184,11 @@ def _flux_line(name: str, flux: Array, true: Array) -> str:
     ok = np.isfinite(flux) & np.isfinite(true) & (true > 0)
     if np.count_nonzero(ok) < 3:
         return f"{name:15s} flux ratio not measured: {np.count_nonzero(ok)} stars"
-    ratio, weight = flux[ok] / true[ok], true[ok]
+    ratio = flux[ok] / true[ok]
+    bright = ratio[true[ok] >= np.median(true[ok])]
+    spread = 1.4826 * float(np.median(np.abs(bright - np.median(bright))))
     linked = float(np.corrcoef(flux[ok], true[ok])[0, 1])
-    bright = ratio[weight >= np.median(weight)]
-    return f"{name:15s} flux ratio of the brighter half {np.median(bright):.3f}, correlation {linked:.4f}, {ok.sum()} stars"
+    return f"{name:15s} flux ratio of the brighter half {np.median(bright):.3f}, scatter {spread:.3f}; correlation {linked:.4f}"
 
 
 def told(row: Mapping[str, Any]) -> str:

@@ -76,6 +76,7 @@ def checks(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         else:
             axes.text(0.5, 0.4, "the noise of the images is unknown", ha="center", transform=axes.transAxes, fontsize=9)
         axes.set(xlabel="image", title=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     return _save(figure, path)
 
 

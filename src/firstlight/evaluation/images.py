@@ -86,6 +86,7 @@ def load(parent: Parent, given: Given = Given()) -> Frame:
         frame = intake.complete(assembled(parent.patches), detector=given.detector, unit=given.unit).frame
     else:
         frame = intake.load(parent.path, detector=given.detector, unit=given.unit, ext=given.ext).frame
+        frame = intake.hashed(frame, parent.path)
     frame = flagged(frame)
     flag = frame.observation.saturation is not None and frame.unit is Unit.ADU and frame.flags is None
     return calibrate.flag_saturated(frame) if flag else frame
@@ -163,7 +164,7 @@ def saved(restored: Frame, source: Frame, goal: Path) -> Path:
     Codes outside those of its type are clipped, with a warning that counts them.
     """
     dtype = np.dtype(source.data.dtype)
-    if restored.unit is Unit.DISPLAY and dtype.kind == "u" and goal.suffix.lower() == ".png":
+    if restored.unit is Unit.DISPLAY and dtype.kind == "u" and goal.suffix.lower() in (".png", ".jpg", ".jpeg"):
         codes, top = np.rint(np.asarray(restored.data)), np.iinfo(dtype).max
         over = np.count_nonzero((codes < 0) | (codes > top))
         if over:

@@ -28,6 +28,8 @@ Array = NDArray[Any]
 FAINT, BRIGHT = 3.0, 60.0  # standard errors of an injected star's flux on a flat sky
 APART = 8.0  # FWHM between injected stars, so that their sky is their own
 CLEAR = 3.0  # FWHM between an injected star and anything found before
+QUIET = 5.0  # sigma of the sky: nothing above it that near, as far as there are FEW such places
+FEW = 20
 MOST = 300  # injected stars an image
 LEAST = 5
 COUNTS = (Unit.ADU, Unit.ADU_RATE, Unit.ELECTRON, Unit.ELECTRON_RATE)
@@ -154,15 +156,15 @@ def injected(frame: Frame, *, fwhm: float, rng: np.random.Generator) -> tuple[Fr
     """(frame with stars added, (n, 3) of their y, x and flux [unit] in the mean of the channels).
 
     frame: (Y, X) or (C, Y, X) with known noise. Fluxes are even in their logarithm from 3 to 60 standard errors of a star of
-    `fwhm` [px] on the sky, places random, APART from each other and CLEAR of what is there; light brings its noise
-    (simulate.inject). Raises FrameError where fewer than 5 find room.
+    `fwhm` [px] on the sky, places random, APART from each other and CLEAR of what is there, the quietest ones; light brings
+    its noise (simulate.inject). Raises FrameError where fewer than 5 find room.
     """
     if not isinstance(frame.noise, Noise):
         frame = with_white_noise(frame)
     plain = frame.replace(data=np.asarray(frame.data, dtype=np.float32))
     image = np.asarray(grey(plain).data)
     _, sigma = background(image)
-    places = _places(image, find(image, fwhm=fwhm, threshold=1.5 * sigma).places, fwhm, rng)
+    places = _places(image, find(image, fwhm=fwhm, threshold=1.5 * sigma).places, sigma, fwhm, rng)
     error = sigma * np.sqrt(4 * np.pi) * fwhm / SPREAD  # of the matched filter: sigma_sky sqrt(4 pi) sigma_star
     flux = error * np.exp(rng.uniform(np.log(FAINT), np.log(BRIGHT), len(places)))
     things = [Star(float(y), float(x), float(f)) for (y, x), f in zip(places, flux, strict=True)]
@@ -177,7 +179,7 @@ def _with(frame: Frame, things: Sequence[Star], fwhm: float, rng: np.random.Gene
     return frame.then("simulate.inject", {"fwhm": fwhm, "stars": len(things)}, data=out)
 
 
-def _places(image: Array, taken: Array, fwhm: float, rng: np.random.Generator) -> Array:
+def _places(image: Array, taken: Array, sigma: float, fwhm: float, rng: np.random.Generator) -> Array:
     from scipy.spatial import cKDTree
 
     step, edge = APART * fwhm, 3 * fwhm
@@ -190,7 +192,20 @@ def _places(image: Array, taken: Array, fwhm: float, rng: np.random.Generator) -
         raise FrameError(
             f"stars: room for {len(grid)} injected stars between those that are there, expected {LEAST}; give a --catalogue"
         )
-    return rng.permutation(grid)[:MOST]
+    loud = _loudest(image, grid, fwhm)
+    quiet = np.count_nonzero(loud <= QUIET * sigma)
+    return rng.permutation(grid[np.argsort(loud)][: max(quiet, FEW)])[:MOST]
+
+
+def _loudest(image: Array, places: Array, fwhm: float) -> Array:
+    """The largest value above the sky [unit] within CLEAR FWHM along each axis of places (n, 2): galaxies, edges, ghosts."""
+    from scipy.ndimage import maximum_filter
+
+    good = np.isfinite(image)
+    level = sky(np.where(good, image, np.nanmedian(image)), good)
+    top = maximum_filter(np.where(good, image - level, np.inf), 2 * int(CLEAR * fwhm) + 1)
+    y, x = np.rint(places).astype(int).T
+    return np.asarray(top[y, x])
 
 
 def count(found: Stars, truth: Array, *, radius: float, false: int | None = None) -> Counts:

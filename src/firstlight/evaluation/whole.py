@@ -63,7 +63,7 @@ def preview(
 def _pair(row: Patch, model: Model, out: Path, given: Given) -> dict[str, Any]:
     frame = intake.complete(patch_frame(row), detector=given.detector, unit=given.unit).frame
     after = cleaned(frame, model, replace(given, assume_white=True))  # a patch is too small to tell
-    stretch = stretch_of(after, frame)
+    stretch = stretch_of(frame)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in row.patch_id)
     pair = [
         png(out / f"{k}_{name}.png", picture(f, stretch=stretch, size=max(f.shape))) for k, f in (("in", frame), ("out", after))

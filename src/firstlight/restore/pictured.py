@@ -33,10 +33,13 @@ Profile = Literal["physical", "documented"]
 PROFILES = ("physical", "documented")
 TILE, STRIDE = 512, 256  # px, of the documented pipeline
 MARGIN = 4.0  # noise's standard deviations beyond the percentiles that a network sees; what is further passes by it unchanged
-DOCUMENTED = (
-    "profile documented: tiles of 512 px are each scaled by their own percentiles and clipped, so that light above the upper "
-    "one is lost, and blended by cosine windows; the physical profile keeps both"
+_BLENDED = (
+    "profile documented: tiles of 512 px every 256 are blended by cosine windows, so that values depend on where tiles lie"
 )
+DOCUMENTED = {
+    "percentile": f"{_BLENDED}; each is scaled by its own percentiles and clipped: light above the upper one is lost",
+    "stabilised": _BLENDED,
+}
 
 
 def denoise_picture(
@@ -62,7 +65,7 @@ def denoise_picture(
     if found.scaling["domain"] == "stabilised":
         frame.known_noise("restore.denoise_picture")
     if profile == "documented":
-        warnings.warn(DOCUMENTED, UserWarning, stacklevel=2)
+        warnings.warn(DOCUMENTED[found.scaling["domain"]], UserWarning, stacklevel=2)
     if bf16 is None and found.scaling["prefilter"] == "zero":
         bf16 = False  # the network says the image itself, not a correction to it: 8 binary digits would be too few
     net, out = ready(found.net, bf16=bf16), np.empty(frame.shape, dtype=np.float32)
