@@ -34,6 +34,7 @@ __all__ = ["measured", "told", "train"]
 WIDE = 5  # px, of a widened hole: noise is taken to correlate two pixels far at most
 JUDGED = 0.2  # a of the held-out risk: noise of variance 1 + a^2, nearly that of the network's use
 PATCHES = 64  # held out, at most
+WIDTH = 32  # of the lean network's first level, where there is enough to learn from
 DEFAULTS = Options()
 TILES = 8  # of a set, whose noise is looked at
 
@@ -68,7 +69,7 @@ def train(
     check(method, options, _is_set(data))
     checkpoint = _checkpoint(out, options.resume)
     found = _data(method, data, options)
-    model = _model(options, data, command, found.learn[0].z.shape[0] if options.colour else 1)
+    model = _model(method, options, data, command, found.learn)
     check_patch(options.patch, int(model.net.multiple))  # type: ignore[arg-type]
     fitted = _fitted(method, found, model, options, checkpoint, tick)
     figures = _figures(fitted, found)
@@ -177,7 +178,7 @@ def measured(frame: Frame) -> Frame:
         raise FrameError(f"training: {error}") from error
 
 
-def _model(options: Options, data: Path, command: str, channels: int) -> Model:
+def _model(method: str, options: Options, data: Path, command: str, learn: Planes) -> Model:
     if options.start is not None:
         model = model_file.load(options.start)
         if model.scaling["domain"] != "stabilised" or model.axes != "YX":
@@ -185,6 +186,7 @@ def _model(options: Options, data: Path, command: str, channels: int) -> Model:
                 f"{options.start}: model of {model.scaling['domain']} data, axes {model.axes}; expected stabilised, YX"
             )
         return model
+    channels = int(learn[0].z.shape[0]) if options.colour else 1
     origin = [{"name": data.name, "licence": options.licence or "not stated"}]
     common: dict[str, Any] = {"data": origin, "command": command, "seed": options.seed}
     import torch
@@ -194,9 +196,18 @@ def _model(options: Options, data: Path, command: str, channels: int) -> Model:
         if options.net == "seed":
             scaling = {"domain": "stabilised", "prefilter": "zero"}
             return model_file.new("seed", {"channels": channels}, scaling=scaling, **common)
-        config = {"inputs": inputs(options.prefilter, channels), "outputs": 2 * channels}
+        width = options.width or (WIDTH if METHODS[method].clean else _width(learn))
+        widths = [width, 2 * width, 3 * width]
+        config = {"inputs": inputs(options.prefilter, channels), "outputs": 2 * channels, "widths": widths}
         scaling = {"domain": "stabilised", "prefilter": options.prefilter}
         return model_file.new(options.net, config, scaling=scaling, **common)
+
+
+def _width(learn: Planes) -> int:
+    """Of the first level: a network of more than a tenth as many weights as there are noisy pixels learns them by heart."""
+    pixels = len(learn) * int(np.prod(learn[0].z.shape))
+    weights = 410 * np.arange(8, WIDTH + 1, 4) ** 2  # of the lean network of each width
+    return 8 + 4 * max(int(np.searchsorted(weights, pixels / 10, side="right")) - 1, 0)
 
 
 def _fitted(

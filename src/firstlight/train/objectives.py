@@ -61,7 +61,7 @@ def n2n(net: nn.Module, batch: Batch, rng: torch.Generator, *, prefilter: str = 
     return _loss(estimate(net, batch.z, prefilter), _target(batch), batch.spread() ** 2, batch.valid)
 
 
-def r2r(net: nn.Module, batch: Batch, rng: torch.Generator, *, alpha: float = 0.5, prefilter: str = "mean") -> Tensor:
+def r2r(net: nn.Module, batch: Batch, rng: torch.Generator, *, alpha: float = 1.0, prefilter: str = "mean") -> Tensor:
     """E |m(z + a s w) - (z - s w/a)|^2 = E |m(z + a s w) - truth|^2 + s^2 (1 + 1/a^2), w ~ N(0, 1); Pang et al., CVPR 2021.
 
     The two recorrupted images have independent noise, because Cov(e + a s w, e - s w/a) = s^2 - s^2 = 0 where z has noise e
@@ -207,13 +207,14 @@ def masked_l2(net: nn.Module, batch: Batch, rng: torch.Generator, *, hole: int =
 
 @dataclass(frozen=True)
 class Method:
-    """An objective; whether it takes noise to be white, needs targets or a noise model; what a user must be told."""
+    """An objective; whether it takes noise to be white, needs targets, a noise model or truth; what a user must be told."""
 
     objective: Callable[..., Tensor]
     white: bool = True
     target: bool = False
     noise: bool = False
     hole: bool = False
+    clean: bool = False
     warning: str | None = None
 
 
@@ -227,6 +228,6 @@ METHODS: Mapping[str, Method] = {
     "neighbour": Method(neighbour),
     "r2r": Method(r2r, noise=True),
     "n2n": Method(n2n, white=False, target=True, noise=True),
-    "supervised": Method(supervised, white=False, target=True, noise=True),
+    "supervised": Method(supervised, white=False, target=True, noise=True, clean=True),
     "masked-l2": Method(masked_l2, white=False, hole=True, warning=IDENTITY),
 }

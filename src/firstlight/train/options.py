@@ -13,15 +13,17 @@ __all__ = ["Options", "changed", "check", "check_patch"]
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a training, as the CLI's flags; net: "lean" or "seed"; start: a model to go on from."""
+    """Options of a training, as the CLI's flags; net: "lean" or "seed"; start: a model to go on from; width: of the lean
+    network's first level, None: by how much there is to learn from."""
 
     net: str = "lean"
+    width: int | None = None
     start: Path | None = None
     budget: str = "60s"
     batch: int = 8
     patch: int = 64
     rate: float = 2e-3
-    alpha: float = 0.5
+    alpha: float = 1.0
     share: float = 0.01
     hole: int | None = None
     prefilter: str = "mean"
@@ -53,7 +55,7 @@ OF: Mapping[str, tuple[str, ...]] = {
     "colour": ("n2v", "n2v2", "neighbour", "r2r", "masked-l2"),
 }
 FILES = ("colour", "detector", "unit", "ext")  # options of files, which the tiles of a set have answered already
-NEW = ("net", "prefilter")  # options of a new network, which a model to go on from has answered
+NEW = ("net", "width", "prefilter")  # options of a new network, which a model to go on from has answered
 
 
 def changed(options: Options) -> list[str]:
@@ -81,8 +83,8 @@ def check(method: str, options: Options, is_set: bool) -> None:
             raise FrameError(f"train: {flag} is for files; the tiles of a set hold the answer, leave it out")
         if options.start is not None and name in NEW:
             raise FrameError(f"train: {flag} is for a new network, but --start names one to go on from; leave one of them out")
-        if options.net == "seed" and name == "prefilter":
-            raise FrameError("train: the network 'seed' takes no --prefilter; leave it out, or take --net lean")
+        if options.net == "seed" and name in NEW[1:]:
+            raise FrameError(f"train: the network 'seed' takes no {flag}; leave it out, or take --net lean")
     _numbers(options)
     _device(options.device)
 
@@ -97,7 +99,7 @@ def _numbers(options: Options) -> None:
     for name, least in (("rate", 0.0), ("alpha", 0.0), ("min_delta", -1e-300)):
         if not least < getattr(options, name) < float("inf"):
             raise FrameError(f"train: {name} {getattr(options, name):g}, expected a positive number")
-    for name in ("validations", "patience"):
+    for name in ("validations", "patience", "width"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise FrameError(f"train: {name} {value}, expected 1 or more")
