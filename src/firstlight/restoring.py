@@ -72,6 +72,10 @@ def restore(files: Sequence[Path], out: Path, options: Restoration, tick: Tick) 
     def one(path: Path, goal: Path) -> dict[str, Any]:
         if options.resume and goal.exists():
             return {"input": str(path), "output": str(goal), "skipped": True, "summary": "is there already"}
+        if other is not None:
+            tick(files.index(path), len(files), path.name)
+            with outputs.placed(goal, out):
+                return _pictured(path, goal, other, options)
         found = intake.load(path, detector=options.detector, unit=options.unit, ext=options.ext)
         if not options.assume_white:
             intake.check_white(found.frame)
@@ -82,9 +86,36 @@ def restore(files: Sequence[Path], out: Path, options: Restoration, tick: Tick) 
         return _row(path, goal, found, done, _others(path, options.ext))
 
     _agree(options, files)
+    other = _other(options)
     goals = outputs.targets(files, out, options.to)
     outputs.spare([*goals, *([options.keep_model] if options.keep_model else [])], files)
     return outputs.each(files, goals, one)
+
+
+def _other(options: Restoration) -> Model | None:
+    """The model where it is none of stabilised planes of one channel: it takes whole images and gives their mean alone."""
+    if options.model in (None, UNIVERSAL):
+        return None
+    from firstlight import model_file
+
+    model = model_file.load(str(options.model))
+    domain = model.scaling["domain"]
+    if (domain, model.axes, model.channels) == ("stabilised", "YX", 1):
+        return None
+    if options.std or options.samples is not None or options.finetune is not None:
+        raise ModelError(
+            f"{options.model}: a model of {model.channels} channels, axes {model.axes}, domain {domain}, gives no --std or "
+            "--samples and takes no --finetune; those are for stabilised planes of one channel"
+        )
+    return model
+
+
+def _pictured(path: Path, goal: Path, model: Model, options: Restoration) -> dict[str, Any]:
+    from firstlight.evaluation.images import Given, Parent
+    from firstlight.evaluation.whole import whole
+
+    given = Given(options.detector, options.unit, options.ext, assume_white=options.assume_white)
+    return whole(Parent(outputs.stem(path), path), model, goal, given=given)
 
 
 def _row(path: Path, goal: Path, found: intake.Intake, done: Outcome, kept: list[str]) -> dict[str, Any]:

@@ -134,3 +134,16 @@ def test_pairs_of_patches(cli: Any, patches: Path, rgb_model: Path, tmp_path: Pa
     assert len(out.splitlines()) == 3
     code, _, err = cli("preview", "--patches", patches, "--model", rgb_model, "-o", tmp_path / "x", "--split", "train")
     assert (code, "split 'train'" in err) == (2, True)
+
+
+@pytest.mark.filterwarnings("default")
+def test_restore_takes_such_a_model_too(cli: Any, colour: Path, rgb_model: Path, tmp_path: Path) -> None:
+    code, out, err = cli("restore", colour, "--model", rgb_model, "-o", tmp_path / "new")
+    assert code == 0
+    assert "self-check" in out
+    assert cli("whole", colour, "--model", rgb_model, "-o", tmp_path / "w.png")[0] == 0
+    np.testing.assert_array_equal(io.read(tmp_path / "new" / "picture.png").data, io.read(tmp_path / "w.png").data)
+    for more in (("--std",), ("--samples", "2"), ("--finetune", "1s")):
+        code, _, err = cli("restore", colour, "--model", rgb_model, "-o", tmp_path / "x.png", *more)
+        assert code == 2
+        assert "3 channels" in err

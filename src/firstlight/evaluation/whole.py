@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from firstlight.dataset.manifest import Patch, patch_frame, read_patches
 from firstlight.errors import FrameError
 from firstlight.evaluation.images import Given, Parent, cleaned, goal_of, load, png, saved
 from firstlight.measure.pictures import picture, stretch_of
+from firstlight.measure.residual import residual
 from firstlight.model_file import Model
 
 __all__ = ["preview", "whole"]
@@ -22,15 +24,29 @@ Tick = Callable[[int, int, str], None]
 
 
 def whole(parent: Parent, model: Model, out: Path, *, given: Given, to: str | None = None) -> dict[str, Any]:
-    """Restore one whole image into `out`, a file or folder, in its own format (a JPEG as PNG); returns a row as `restore`'s."""
+    """Restore one whole image into `out`, a file or folder, in its own format (a JPEG as PNG); returns a row as `restore`'s.
+
+    The self-check is in the row and in the last line of history; one that fails is a warning.
+    """
     goal = goal_of(parent.path, out, to)
     outputs.spare([goal], [parent.path])
     frame = load(parent, given)
     restored = cleaned(frame, model, given)
+    check = residual(frame, restored)
+    if check.problems:
+        warnings.warn(f"{parent.path}: the self-check failed: {'; '.join(check.problems)}", stacklevel=2)
+    last = restored.history[-1]
+    told = replace(last, params={**last.params, "check": check.line()})
     with outputs.placed(goal, out):
-        saved(restored, frame, goal)
-    size = " x ".join(str(n) for n in frame.shape)
-    return {"input": str(parent.path), "output": str(goal), "unit": str(frame.unit), "summary": f"{size} [{frame.unit}]"}
+        saved(restored.replace(history=(*restored.history[:-1], told)), frame, goal)
+    unit, line = str(frame.unit), check.line()
+    row = {
+        "input": str(parent.path),
+        "output": str(goal),
+        "unit": unit,
+        "check": {"line": line, "problems": list(check.problems)},
+    }
+    return row | {"summary": f"[{unit}] {' x '.join(str(n) for n in frame.shape)}\n  self-check {line}"}
 
 
 def preview(
