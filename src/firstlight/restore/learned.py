@@ -73,10 +73,10 @@ def denoise(frame: Frame, *, model: str | Model | None = None, std: bool = False
 def samples(
     frame: Frame, *, n: int = 8, steps: int = 8, seed: int = 0, model: str | Model | None = None, bf16: bool | None = None
 ) -> Frame:
-    """`n` draws from what the truth may be, given the data: a frame with the leading axis S; their spread is the error.
+    """`n` draws from what the truth may be, given the data: with an axis S, first but for T; their spread is the error.
 
     frame, model, bf16: as in `denoise`. steps: calls of the network for one sample; seed: of the draws. Returns data float32
-    [unit], axes S + axes, noise Unmodelled, std None. Unlike `std`, samples carry how errors of neighbouring pixels go
+    [unit], with the axis S, noise Unmodelled, std None. Unlike `std`, samples carry how errors of neighbouring pixels go
     together: sums, profiles and counts of each sample spread as those of the truth may.
 
     x starts as z, at level s = 1. At each level the network gives m = E[truth | x] and V = Var[truth | x] of x / s, whose
@@ -97,8 +97,10 @@ def samples(
         for i, one in enumerate(_drawn(*drawn, found, net, _Draw(n, steps, (seed, k)))):
             out[i][lead][part] = one
     params = {"n": n, "steps": steps, "seed": seed, "model": _named(model), "bf16": bf16, "weights": digest}
+    place = int(frame.axes.startswith("T"))  # a Frame's axes are T S C Z A Y X
+    axes = frame.axes[:place] + "S" + frame.axes[place:]
     unmodelled = Unmodelled("restored: pixels are correlated")
-    return frame.then("restore.samples", params, data=out, axes="S" + frame.axes, noise=unmodelled, std=None)
+    return frame.then("restore.samples", params, data=np.moveaxis(out, 0, place), axes=axes, noise=unmodelled, std=None)
 
 
 class _Draw(NamedTuple):
