@@ -15,7 +15,8 @@ from firstlight.errors import FrameError, ModelError, WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.noise import Noise, Unmodelled
 from firstlight.train import METHODS, Options, train
-from firstlight.train.job import measured
+from firstlight.train.batches import Plane, Planes
+from firstlight.train.job import _width, measured
 
 made = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "dataset" / "sets.py")))
 NOISE = Noise(1.0, 2.5, 0.0)
@@ -71,6 +72,16 @@ def test_correlated_noise_is_refused_assumed_white_or_given_a_wider_hole(tmp_pat
         train("r2r", path, out, QUICK)
     assert train("n2v", path, out, replace(QUICK, widen=True))["risk_is"] == "held-out loss"
     assert train("r2r", path, out, replace(QUICK, assume_white=True))["steps"] == 4
+
+
+def test_a_network_is_no_wider_than_the_data_bear(tmp_path: Path) -> None:
+    def width(planes: int, side: int) -> int:
+        return _width(Planes([lambda: Plane(np.broadcast_to(np.float32(0), (1, side, side)))] * planes))
+
+    assert [width(1, 96), width(1, 512), width(4, 512), width(4, 1024), width(400, 512)] == [8, 8, 16, 32, 32]
+    for options, first in ((QUICK, 8), (replace(QUICK, width=16), 16)):
+        train("r2r", write(tmp_path / "a.fits"), tmp_path / "m.safetensors", options)
+        assert model_file.load(tmp_path / "m.safetensors").card["net"]["config"]["widths"] == [first, 2 * first, 3 * first]
 
 
 @pytest.mark.parametrize(
