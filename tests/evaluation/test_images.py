@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from firstlight import Flag, Frame, Unit, Unmodelled, io
 from firstlight.dataset.manifest import read_patches, write_patches
 from firstlight.errors import FirstlightError
 from firstlight.evaluation.images import assembled, parents, saved
+from firstlight.nets import build
 
 from .conftest import cut
+
+pytestmark = pytest.mark.filterwarnings("default")  # an untrained network leaves the codes, and its self-check fails
 
 
 def test_a_parent_is_put_together_exactly(colour: Path, tmp_path: Path) -> None:
@@ -85,7 +89,6 @@ def test_codes_are_whole_numbers_again_and_clipping_is_told(colour: Path, tmp_pa
     assert np.all(io.read(tmp_path / "b.png").data[:, 40, 40] == 255)
 
 
-@pytest.mark.filterwarnings("default")  # an untrained network leaves the codes
 def test_whole_by_path_and_by_parent(cli: Any, colour: Path, rgb_model: Path, tmp_path: Path) -> None:
     code, _, _ = cli("whole", colour, "--model", rgb_model, "-o", tmp_path / "by_path.png")
     assert code == 0
@@ -136,7 +139,6 @@ def test_pairs_of_patches(cli: Any, patches: Path, rgb_model: Path, tmp_path: Pa
     assert (code, "split 'train'" in err) == (2, True)
 
 
-@pytest.mark.filterwarnings("default")
 def test_restore_takes_such_a_model_too(cli: Any, colour: Path, rgb_model: Path, tmp_path: Path) -> None:
     code, out, err = cli("restore", colour, "--model", rgb_model, "-o", tmp_path / "new")
     assert code == 0
@@ -147,3 +149,23 @@ def test_restore_takes_such_a_model_too(cli: Any, colour: Path, rgb_model: Path,
         code, _, err = cli("restore", colour, "--model", rgb_model, "-o", tmp_path / "x.png", *more)
         assert code == 2
         assert "3 channels" in err
+
+
+def test_a_checkpoint_becomes_a_model_file(cli: Any, colour: Path, tmp_path: Path) -> None:
+    made = build("seed", channels=3, base=2)
+    old = {"encode": "enc", "up": "up", "decode": "dec"}
+    names = {}
+    for key, value in made.state_dict().items():
+        part, number, rest = (*key.split(".", 2), "", "")[:3]
+        place = {"middle": f"bott.{number}.{rest}", "last": f"head.{number}"}.get(part)
+        level = int(number) + 1 if part == "encode" else 4 - int(number) if part in old else 0
+        names[place or f"{old[part]}{level}.{rest}"] = value
+    torch.save({"model": names, "step": 3}, tmp_path / "ckpt.pt")
+    code, out, _ = cli("convert", tmp_path / "ckpt.pt", "-o", tmp_path / "m.safetensors")
+    assert (code, "3 channels" in out) == (0, True)
+    assert cli("whole", colour, "--model", tmp_path / "m.safetensors", "-o", tmp_path / "o.png")[0] == 0
+    code, _, err = cli("whole", colour, "--model", tmp_path / "ckpt.pt", "-o", tmp_path / "p.png")
+    assert (code, "firstlight convert" in err) == (2, True)
+    (tmp_path / "bad.pt").write_bytes(b"junk")
+    assert cli("convert", tmp_path / "bad.pt", "-o", tmp_path / "n.safetensors")[0] == 2
+    assert not (tmp_path / "n.safetensors").exists()

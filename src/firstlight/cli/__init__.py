@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from firstlight import __version__
-from firstlight.cli.evaluate import analyze, detections, evaluate, preview, whole
+from firstlight.cli.evaluate import analyze, convert, detections, evaluate, preview, whole
 from firstlight.cli.manifest import manifest, patches, qc, split
 from firstlight.cli.options import Files, Json, MaybeOut, Out, Switch, size
 from firstlight.cli.recipes import center, check, run
@@ -39,7 +39,7 @@ app = App(
 app.command(tiles)
 for command in (check, run, center, sources, train, manifest, patches, split, qc):
     app.command(command)
-for door in (whole, preview, evaluate, detections, analyze):
+for door in (convert, whole, preview, evaluate, detections, analyze):
     app.command(door)
 
 

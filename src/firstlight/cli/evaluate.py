@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from firstlight.cli.options import Json, MaybeOut, Out, Switch
 from firstlight.terminal import emit, lines, progress
 
-__all__ = ["analyze", "detections", "evaluate", "preview", "whole"]
+__all__ = ["analyze", "convert", "detections", "evaluate", "preview", "whole"]
 
 Profile = Literal["physical", "documented"]
 Images = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
@@ -63,6 +63,25 @@ def whole(
     given = images.Given(detector, unit, ext, profile, assume_white)
     row = work.whole(images.chosen(source, patches), images.named_model(model), out, given=given, to=to)
     emit(row, json, lambda: f"{row['input']} -> {row['output']}  {row['summary']}")
+    return 0
+
+
+def convert(checkpoint: Path, *, out: Out, json: Json = False) -> int:
+    """A checkpoint (.pt) of the documented astronomy pipeline as a model file; what is pickled in it is not run.
+
+    Parameters
+    ----------
+    checkpoint
+        {"model": weights} of the U-Net with SiLU and BatchNorm, of any width.
+    out
+        Model file to write, .safetensors.
+    """
+    from firstlight import model_file
+
+    model = model_file.from_checkpoint(checkpoint)
+    model_file.save(model, out)
+    row = {"input": str(checkpoint), "output": str(out), "channels": model.channels, "config": model.card["net"]["config"]}
+    emit(row, json, lambda: f"{checkpoint} -> {out}  {model.channels} channels, percentile-scaled")
     return 0
 
 
