@@ -243,12 +243,13 @@ def sources(
     *,
     threshold: float,
     fwhm: float | None,
+    way: str = "filter",
     detector: str | None = None,
     unit: str | None = None,
     ext: str | None = None,
     assume_white: bool = False,
 ) -> tuple[dict[str, Any], str]:
-    """Stars of a file, detected on `restored` where given, measured on `file`; returns (JSON figures, text), writes `out`."""
+    """Stars of a file, `restored` helping where given, measured on `file`; returns (JSON figures, text), writes `out`."""
     if out is not None and out.suffix.lower() not in CATALOGUES:
         raise WriteError(f"{out}: a catalogue is {', '.join(CATALOGUES)}; name it so")
     if out is not None:
@@ -261,7 +262,7 @@ def sources(
         if frame.observation.saturation is not None and frame.unit is Unit.ADU and frame.flags is None:
             frame = cal.flag_saturated(frame)
         frame, better, _ = _one_unit(frame, None if restored is None else io.read(restored, ext), None)
-        table = mea.sources(frame, restored=better, threshold=threshold, fwhm=fwhm)
+        table = mea.sources(frame, restored=better, threshold=threshold, fwhm=fwhm, way=way)
     if out is not None:
         _catalogue(table, out)
     found = [{k: _number(row[k]) for k in table.colnames} for row in table]
@@ -288,7 +289,8 @@ def _catalogue(table: Any, out: Path) -> None:
 
 def _sources_text(table: Any, out: Path | None) -> str:
     m = table.meta
-    where = "on the restored image, measured on the calibrated one" if m["dual"] else "and measured on the same image"
+    searched = "the restored image" if m["way"] in ("restored", "peaks") else "the calibrated image, the restored one helping"
+    where = f"on {searched}, measured on the calibrated one" if m["dual"] else "and measured on the same image"
     head = f"{len(table)} sources above {m['threshold']:g} standard errors, detected {where}"
     rows = [head, f"FWHM {m['fwhm']:.3g} px, aperture {m['radius']:.3g} px, sky {m['inner']:.3g} to {m['outer']:.3g} px"]
     names = [k for k in table.colnames if k not in ("background_std", "area")]
