@@ -68,7 +68,7 @@ def learned(path: Path) -> Restorer:
     from firstlight import model_file, restore
 
     model = model_file.load(path)
-    return lambda frame: restore.denoise(frame, model=model)
+    return lambda frame: restore.denoise(frame, model=model, std=True)
 
 
 # --- ways to search -----------------------------------------------------------------------------------------------------
