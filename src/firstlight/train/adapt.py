@@ -19,8 +19,8 @@ from firstlight.train.budget import Budget
 from firstlight.train.budget import budget as parsed
 from firstlight.train.loop import fit
 from firstlight.train.objectives import r2r
-from firstlight.train.sources import frames
-from firstlight.train.validation import difference, r2r_risk
+from firstlight.train.sources import counts, frames
+from firstlight.train.validation import Validation, count_risk, difference, r2r_risk, summary
 
 __all__ = ["finetune"]
 
@@ -34,7 +34,7 @@ def finetune(
     model: Model,
     *,
     budget: str | float | Budget = "60s",
-    alpha: float = 0.5,
+    alpha: float = 1.0,
     rate: float = 4e-4,
     batch: int = 8,
     patch: int = 64,
@@ -60,7 +60,10 @@ def finetune(
     prefilter, planes = model.scaling["prefilter"], frames([frame])
     side = _side([p.z.shape[1:] for p in (planes[i] for i in range(len(planes)))], patch, int(model.net.multiple))  # type: ignore[arg-type]
     batches = Batches(planes, batch, side, seed, HELD)
-    choosing, judging = _halves([b.to(device) for b in batches.held_out(COUNT)])
+    raw = counts(frame)
+    held = batches if raw is None else replace(batches, planes=raw)
+    risk = partial(r2r_risk if raw is None else count_risk, alpha=JUDGED, prefilter=prefilter)
+    choosing, judging = _halves([b.to(device) for b in held.held_out(COUNT)])
     old = deepcopy(model.net)
     found = fit(
         deepcopy(model.net).requires_grad_(True),
@@ -69,31 +72,31 @@ def finetune(
         budget=parsed(budget),
         per_epoch=batches.per_epoch(),
         rate=rate,
-        validate=partial(r2r_risk, batches=choosing, alpha=JUDGED, prefilter=prefilter),
+        validate=partial(risk, batches=choosing),
         validations=validations,
         seed=seed,
         device=device,
         tick=tick,
     )
     how = {"steps": found.steps, "alpha": alpha, "seed": seed}
-    return _better(model, old.to(device), found.net, judging, prefilter, how, say)
+    return _better(model, old.to(device), found.net, partial(risk, batches=judging, draws=4, seed=1 << 20), how, say)
 
 
 def _better(
     model: Model,
     old: nn.Module,
     new: nn.Module,
-    judging: Sequence[Batch],
-    prefilter: str,
+    risk: Validation,
     how: dict[str, Any],
     say: Callable[[dict[str, Any]], None] | None,
 ) -> Model:
-    before, after = (r2r_risk(net, judging, alpha=JUDGED, draws=4, seed=1 << 20, prefilter=prefilter) for net in (old, new))
+    before, after = (risk(net) for net in (old, new))
     gain, error = difference(after, before)
     figures = {"risk_before": float(before.mean()), "risk_after": float(after.mean()), "error": error}
     if say is not None:
         say(figures)
-    if not gain + error < 0:  # also where a single patch gives no error
+    impossible = summary(after)[0] < -3 * summary(after)[1]  # no error is below 0: the noise is not what it is said to be
+    if impossible or not gain + error < 0:  # also where a single patch gives no error
         return model
     card = {**model.card, "finetuned": [*model.card.get("finetuned", []), {**how, **figures}]}
     return replace(model, net=new.cpu().eval(), card=card)

@@ -19,7 +19,7 @@ from firstlight.restore.means import UNTRUSTED
 from firstlight.train.batches import Plane, Planes
 from firstlight.train.unsteady import deviation
 
-__all__ = ["expected", "files", "folder", "frames", "pairs", "stabilised", "tile_set"]
+__all__ = ["counts", "expected", "files", "folder", "frames", "pairs", "stabilised", "tile_set"]
 
 Array = NDArray[Any]
 ODD = 1e6  # stabilised: beyond it a number is no measurement but what a file fills holes with
@@ -47,6 +47,28 @@ def stabilised(frame: Frame, *, colour: bool = False) -> list[Plane]:
         good &= (np.asarray(frame.flags) & int(UNTRUSTED)) == 0
     sigma = deviation(noise, _near(data, good, frame.period()))
     return [p for lead in _leads(frame, colour) for p in _phases(z[lead], good[lead], sigma[lead], frame.period())]
+
+
+def counts(frame: Frame) -> Planes | None:
+    """The planes of `frames`, before they are stabilised: z is (data - offset) / a [counts], sigma the read noise [counts].
+
+    None where the noise is no Poisson noise beside a constant one (a = 0, or c > 0).
+    """
+    noise, data = frame.known_noise("training"), np.asarray(frame.data)
+    a, b, offset = (
+        np.broadcast_to(spread(p, data.shape), data.shape) for p in (noise.a, noise.b + np.asarray(noise.d), noise.offset)
+    )
+    if np.any(np.asarray(noise.c) > 0) or not np.all(a > 0):
+        return None
+    parts = iter(stabilised(frame))
+    every = []
+    for lead in _leads(frame, colour=False):
+        for y, x in np.ndindex(frame.period()):
+            here = (*lead, slice(y, None, frame.period()[0]), slice(x, None, frame.period()[1]))
+            own, k = next(parts).valid, ((data[here] - offset[here]) / a[here]).astype(np.float32)
+            k = k if own is None else _filled(np.where(own, k, 0), own)
+            every.append(Plane(k, None, own, (np.sqrt(b[here]) / a[here]).astype(np.float32)))
+    return Planes([partial(_as_is, p) for p in every])
 
 
 def _near(data: Array, good: Array, period: tuple[int, int]) -> Array:
@@ -215,7 +237,7 @@ def _same_scene(difference: Array, i: int, j: int, plane: int) -> None:
     if spread > SAME:
         raise FrameError(
             f"n2n: frames {i} and {j} differ by {spread:.2f} times their noise (plane {plane}), expected less than {SAME}; "
-            "register them and scale them to one exposure, or check the gain"
+            "moved onto each other; take frames of one scene, scale them to one exposure, or check the gain"
         )
 
 

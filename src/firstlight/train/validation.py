@@ -13,10 +13,11 @@ from torch import nn
 
 from firstlight.denoiser import estimate
 from firstlight.errors import FrameError
+from firstlight.noise import Noise
 from firstlight.train.batches import Batch
 from firstlight.train.objectives import Objective
 
-__all__ = ["Validation", "difference", "judged", "objective_risk", "r2r_risk", "summary", "target_risk"]
+__all__ = ["Validation", "count_risk", "difference", "judged", "objective_risk", "r2r_risk", "summary", "target_risk"]
 
 Array = NDArray[Any]
 Validation = Callable[[nn.Module], Array]
@@ -53,6 +54,47 @@ def _patch_risks(net: nn.Module, batch: Batch, alpha: float, draws: int, seed: i
     pixels = where.sum(dim=(1, 2, 3)).double()
     own = (where * batch.spread() ** 2).sum(dim=(1, 2, 3)).double() / pixels
     return _numbers((total / (2 * draws * pixels) - own)[pixels > 0])
+
+
+def count_risk(
+    net: nn.Module, batches: Sequence[Batch], *, alpha: float = 0.5, draws: int = 2, seed: int = 0, prefilter: str = "mean"
+) -> Array:
+    """`r2r_risk` of counts, whose noise is nearer to Gaussian than that of stabilised counts, float64 (n,).
+
+    batches: of `sources.counts`. k being the counts, v their variance at the mean of 5 x 5 px, f the transform, u its inverse:
+
+        risk = mean [|u(m(f(k + a sqrt(v) w))) - (k - sqrt(v) w/a)|^2 - v w^2/a^2 - v] / v
+
+    R2R needs e + a s w and e - s w/a to be independent, which for noise e that is not Gaussian they are not. Stabilised noise
+    at 1 e- and read noise 1.6 e- has a skewness of -0.8, the counts' 0.15: there r2r_risk prefers networks that are worse.
+    """
+    with judged(net):
+        found = [_count_risks(net, b, alpha, draws, seed + k, prefilter) for k, b in enumerate(batches)]
+    return np.concatenate(found)
+
+
+def _count_risks(net: nn.Module, batch: Batch, alpha: float, draws: int, seed: int, prefilter: str) -> Array:
+    rng = torch.Generator(batch.z.device).manual_seed(seed)
+    where = torch.ones_like(batch.z) if batch.valid is None else batch.valid.to(batch.z.dtype)
+    square = torch.as_tensor(batch.spread()) ** 2
+    near = nn.functional.avg_pool2d(nn.functional.pad(batch.z, (2,) * 4, mode="reflect"), 5, stride=1)
+    v = near.clamp(min=0) + square
+    noise = Noise(1.0, np.asarray(square.double().cpu()).reshape(-1)[0] if _one(square) else np.asarray(square.double().cpu()))
+    total = torch.zeros(len(batch.z), dtype=torch.float64)
+    for _ in range(draws):
+        w = torch.randn(batch.z.shape, generator=rng, device=batch.z.device) * v.sqrt()
+        for sign in (1.0, -1.0):
+            z = 2 * (batch.z + sign * alpha * w + 0.375 + square).clamp(min=0).sqrt()
+            mean = estimate(net, z, prefilter).mean
+            off = torch.from_numpy(noise.unstabilise(mean.double().cpu().numpy())) - batch.z.cpu()
+            excess = off * (off + (2 * sign / alpha * w).cpu()) / v.cpu()  # float64: a diverged network must be told as such
+            total += (excess * where.cpu()).sum(dim=(1, 2, 3))
+    pixels = where.sum(dim=(1, 2, 3)).double().cpu()
+    return _numbers((total / (2 * draws * pixels) - 1)[pixels > 0])
+
+
+def _one(square: torch.Tensor) -> bool:
+    return bool((square == square.reshape(-1)[0]).all())
 
 
 def target_risk(net: nn.Module, batches: Sequence[Batch], *, noise: float = 0.0, prefilter: str = "mean") -> Array:
