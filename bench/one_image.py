@@ -4,7 +4,7 @@ python bench/one_image.py [--budget 60s] [--alpha A] [--seed 0] [--scenes tubule
 
 As `firstlight train r2r FILE` followed by `firstlight restore FILE --model`: default options, seed stated, one thread, CPU
 seconds of the process, validation included. PSNR [dB] against the truth with the scene's peak; gain over NLM + GAT in the same
-run. adapted: the shipped model fine-tuned on the image alone (--finetune), and whether held-out pixels let it be kept.
+run. adapted: the shipped model fine-tuned on the image alone (--adapt), and whether held-out pixels let it be kept.
 """
 
 from __future__ import annotations
