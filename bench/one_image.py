@@ -4,7 +4,7 @@ python bench/one_image.py [--budget 60s] [--alpha A] [--seed 0] [--scenes tubule
 
 As `firstlight train r2r FILE` followed by `firstlight restore FILE --model`: default options, seed stated, one thread, CPU
 seconds of the process, validation included. PSNR [dB] against the truth with the scene's peak; gain over NLM + GAT in the same
-run. adapted: the shipped model fine-tuned on the image alone (--adapt), and whether held-out pixels let it be kept.
+run. x8: the same network under flips and quarter turns (`--ensemble`). adapted: the shipped model fine-tuned on the image alone (--adapt), and whether held-out pixels let it be kept.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ def psnr(x: Array, scene: Scene) -> float:
     return float(10 * np.log10(scene.peak**2 / np.mean((x - scene.truth) ** 2)))
 
 
-def learned(frame: Frame, options: Options) -> tuple[Frame, dict[str, Any]]:
-    """The frame restored by a model that saw nothing but it, and that training's figures."""
+def learned(frame: Frame, options: Options) -> tuple[list[Frame], dict[str, Any]]:
+    """The frame restored by a model that saw nothing but it, once and under symmetries, and that training's figures."""
     with tempfile.TemporaryDirectory() as folder:
         path, out = Path(folder, "scene.fits"), Path(folder, "model.safetensors")
         io.write(frame, path)
         row = train("r2r", path, out, options)
-        return denoise(frame, model=model_file.load(out)), row
+        model = model_file.load(out)
+        return [denoise(frame, model=model, ensemble=ensemble) for ensemble in (False, True)], row
 
 
 def rows(scene: Scene, options: Options, adapt: bool) -> str:
@@ -45,8 +46,9 @@ def rows(scene: Scene, options: Options, adapt: bool) -> str:
     frame = Frame(y, "YX", Unit.ELECTRON, noise)
     nlm = psnr(nonlocal_means(frame, std=False).data, scene)
     found, row = learned(frame, options)
-    figures = [psnr(y, scene), psnr(gaussian_filter(y, 1.0), scene), nlm, psnr(found.data, scene)]
-    text = f"{scene.name:26s}" + "".join(f"{f:10.2f}" for f in figures) + f"{figures[-1] - nlm:+8.2f}"
+    figures = [psnr(y, scene), psnr(gaussian_filter(y, 1.0), scene), nlm]
+    text = f"{scene.name:26s}" + "".join(f"{f:10.2f}" for f in figures)
+    text += "".join(f"{f:10.2f}{f - nlm:+8.2f}" for f in (psnr(each.data, scene) for each in found))
     text += f"{row['steps']:8d}{row['seconds']:8.1f}{row['risk']:9.4f}"
     return text + (adapted(scene, frame, options) if adapt else "")
 
@@ -69,9 +71,10 @@ def main() -> None:
     torch.set_num_threads(1)
     options = Options(budget=given.budget, alpha=given.alpha, seed=given.seed)
     print(f"R2R from one image: {given.budget} of one core, alpha {given.alpha:g}, batch {options.batch}, seed {given.seed}")
-    heads = ("noisy", 10), ("gauss1", 10), ("NLM+GAT", 10), ("R2R", 10), ("gain", 8), ("steps", 8), ("CPU s", 8), ("risk", 9)
-    more = (("shipped", 10), ("adapted", 10), ("gain", 8)) if given.adapt else ()
-    print(f"{'scene':26s}" + "".join(f"{name:>{width}s}" for name, width in (*heads, *more)), flush=True)
+    heads = [("noisy", 10), ("gauss1", 10), ("NLM+GAT", 10), ("R2R", 10), ("gain", 8), ("R2R x8", 10), ("gain", 8)]
+    heads += [("steps", 8), ("CPU s", 8), ("risk", 9)]
+    heads += [("shipped", 10), ("adapted", 10), ("gain", 8)] if given.adapt else []
+    print(f"{'scene':26s}" + "".join(f"{name:>{width}s}" for name, width in heads), flush=True)
     for scene in all_scenes():
         if scene.name.startswith(tuple(given.scenes)):
             print(rows(scene, options, given.adapt), flush=True)

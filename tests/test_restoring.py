@@ -92,6 +92,16 @@ def test_samples_have_an_axis_of_their_own_and_a_seed(spots: Path, tmp_path: Pat
     assert "need" in capsys.readouterr().err
 
 
+def test_the_mean_under_symmetries_is_near_the_single_estimate_and_told_in_the_history(spots: Path, tmp_path: Path) -> None:
+    for name, extra in (("one", []), ("eight", ["--ensemble"])):
+        assert main(["restore", str(spots), "-o", str(tmp_path / f"{name}.fits"), "--std", *extra]) == 0
+    one, eight = (io.read(tmp_path / f"{name}.fits") for name in ("one", "eight"))
+    assert [f.history[-1].params["ensemble"] for f in (one, eight)] == [False, True]
+    off = (np.asarray(eight.data) - np.asarray(one.data)) / np.asarray(one.std)
+    assert 0.02 < np.sqrt(np.mean(off**2)) < 1
+    assert 0.5 < np.median(np.asarray(eight.std) / np.asarray(one.std)) < 1
+
+
 def test_fine_tuning_says_which_was_kept_and_both_risks(spots: Path, tmp_path: Path, capsys) -> None:
     argv = ["restore", str(spots), "-o", str(tmp_path / "o.fits"), "--finetune", "12 steps", "--json"]
     assert main([*argv, "--keep-model", str(tmp_path / "m.safetensors")]) == 0
@@ -111,6 +121,8 @@ def test_fine_tuning_says_which_was_kept_and_both_risks(spots: Path, tmp_path: P
         (["--strength", "2", "--finetune", "3s"], "leave out"),
         (["--samples", "0"], "from 1"),
         (["--samples", "2", "--std"], "no --std"),
+        (["--samples", "2", "--ensemble"], "--ensemble is of"),
+        (["--strength", "2", "--ensemble"], "--ensemble is of"),
         (["--keep-model", "m.safetensors"], "with --finetune"),
         (["--finetune", "3s", "--keep-model", "m.pt"], "safetensors"),
         (["--finetune", "soon"], "soon"),

@@ -53,6 +53,7 @@ class Restoration:
     seed: int = 0
     finetune: str | None = None
     keep_model: Path | None = None
+    ensemble: bool = False
 
 
 class Outcome(NamedTuple):
@@ -102,10 +103,10 @@ def _other(options: Restoration) -> Model | None:
     domain = model.scaling["domain"]
     if (domain, model.axes, model.channels) == ("stabilised", "YX", 1):
         return None
-    if options.std or options.samples is not None or options.finetune is not None:
+    if options.std or options.ensemble or options.samples is not None or options.finetune is not None:
         raise ModelError(
-            f"{options.model}: a model of {model.channels} channels, axes {model.axes}, domain {domain}, gives no --std or "
-            "--samples and takes no --finetune; those are for stabilised planes of one channel"
+            f"{options.model}: a model of {model.channels} channels, axes {model.axes}, domain {domain}, gives no --std, "
+            "--ensemble or --samples and takes no --finetune; those are for stabilised planes of one channel"
         )
     return model
 
@@ -115,7 +116,7 @@ def _pictured(path: Path, goal: Path, model: Model, options: Restoration) -> dic
     from firstlight.evaluation.whole import whole
 
     given = Given(options.detector, options.unit, options.ext, assume_white=options.assume_white)
-    return whole(Parent(outputs.stem(path), path), model, goal, given=given)
+    return whole(Parent(outputs.stem(path), path), model, goal, given=given, memory=options.memory)
 
 
 def _row(path: Path, goal: Path, found: intake.Intake, done: Outcome, kept: list[str]) -> dict[str, Any]:
@@ -139,6 +140,8 @@ def _agree(options: Restoration, files: Sequence[Path]) -> None:
         raise FrameError(f"restore: {given[0]} is for networks, --method means and --strength are not; leave out one of them")
     if options.method == "network" and options.strength is not None:
         raise FrameError("restore: --strength is for --method means, a network has none; leave out one of them")
+    if options.ensemble and (means or options.samples is not None):
+        raise FrameError("restore: --ensemble is of the network's estimate, not of --method means, --strength or --samples")
     if options.samples is not None and (options.samples < 1 or options.std):
         raise FrameError("restore: --samples takes a number from 1, and no --std: the spread of the samples is the error")
     if options.keep_model is not None and (options.finetune is None or len(files) > 1):
@@ -274,7 +277,7 @@ def _method(frame: Frame, options: Restoration, tick: Tick) -> _Method:
     tuned = _Tuned(named) if options.finetune is None else _tuned(ready(frame), named, options, tick)
     reach = {"halo": learned.halo(frame, model=tuned.model), "multiple": learned.multiple(frame, model=tuned.model)}
     memory = options.memory * scale.BYTES_PER_PIXEL // NETWORK_BYTES
-    step = partial(res.denoise, model=tuned.model)
+    step = partial(res.denoise, model=tuned.model, ensemble=options.ensemble)
     return _Method(step, ready, reach, memory, tuned.found, tuned.note, tuned.model)
 
 

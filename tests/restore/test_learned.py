@@ -90,13 +90,19 @@ def test_on_a_mosaic_too(pattern: tuple) -> None:
     agree(observed(truth, noise, geometry=mosaic), lively(widths=[4], unshuffle=1), Box((330, 200), (344, 216)))
 
 
-def agree(frame: Frame, model: Model, core: Box) -> None:
+def test_under_symmetries_too() -> None:
+    """The far sides are no multiples of the network's grid, the crop's neither: turned, both must meet it alike."""
+    agree(observed(scene((261, 250)), READ), lively(), Box((132, 124), (150, 141)), ensemble=True)
+
+
+def agree(frame: Frame, model: Model, core: Box, *, ensemble: bool = False) -> None:
     reach, step = halo(frame, model=model), [multiple(frame, model=model) * p for p in frame.period()]
     start = tuple(max(0, a - reach) // s * s for a, s in zip(core.start, step, strict=True))
     stop = tuple(min(b + reach, n) for b, n in zip(core.stop, frame.shape, strict=True))
     assert start != (0, 0)
-    whole = denoise(frame, model=model, std=True, bf16=False)
-    part = denoise(frame.crop(Box(start, stop)), model=model, std=True, bf16=False)
+    whole, part = (
+        denoise(f, model=model, std=True, bf16=False, ensemble=ensemble) for f in (frame, frame.crop(Box(start, stop)))
+    )
     inside = core.within(Box(start, stop)).slices
     np.testing.assert_allclose(part.data[inside], whole.data[core.slices], rtol=2e-4, atol=2e-3)
     np.testing.assert_allclose(part.std[inside], whole.std[core.slices], rtol=2e-3, atol=2e-3)

@@ -10,7 +10,7 @@ from firstlight.noise import Noise
 from firstlight.train import objectives
 from firstlight.train.batches import Batch
 from firstlight.train.sources import counts, expected, stabilised
-from firstlight.train.unsteady import deviation
+from firstlight.train.unsteady import deviation, skewness
 from firstlight.train.validation import count_risk, r2r_risk, summary
 
 FAINT = Noise(1.0, 1.6**2, 0.0)  # sd of stabilise(y) at 1 e-: 1.075
@@ -117,7 +117,7 @@ def test_counts_are_the_planes_before_they_are_stabilised() -> None:
     data = noise.sample(np.full((20, 20), 30.0), np.random.default_rng(3))
     data[4, 5] = np.nan
     frame = Frame(data, "YX", Unit.ELECTRON, noise)
-    found, (plane,) = counts(frame), stabilised(frame)
+    found, (plane,) = counts([frame]), stabilised(frame)
     assert found is not None
     (raw,) = (found[i] for i in range(len(found)))
     assert raw.valid is not None
@@ -126,4 +126,43 @@ def test_counts_are_the_planes_before_they_are_stabilised() -> None:
     assert np.array_equal(raw.valid, plane.valid)
     z = 2 * np.sqrt(np.maximum(raw.z + 0.375 + raw.sigma**2, 0))
     assert np.allclose(z[raw.valid], plane.z[plane.valid], atol=1e-4)
-    assert counts(frame.replace(noise=Noise(0.0, 4.0))) is None
+    assert counts([frame, frame.replace(noise=Noise(0.0, 4.0))]) is None
+
+
+@pytest.mark.parametrize(
+    ("gain", "read_noise", "offset"), [(1.0, 0.0, 0.0), (2.0, 0.3, 7.0), (0.5, 1.6, 100.0), (1.0, 5.0, 0.0)]
+)
+def test_the_skewness_is_that_of_draws(gain: float, read_noise: float, offset: float) -> None:
+    noise = Noise(gain, (gain * read_noise) ** 2, offset)
+    mean = offset + gain * np.array([0.5, 1, 2.5, 6, 20, 300])
+    z = noise.stabilise(noise.sample(np.broadcast_to(mean, (400000, 6)), np.random.default_rng(1)))
+    off = z - z.mean(axis=0)
+    assert np.allclose(skewness(noise, mean), (off**3).mean(axis=0) / off.std(axis=0) ** 3, atol=0.04)
+
+
+@pytest.mark.parametrize("skew", [-0.97, 0.0, 0.4, 2.0])
+def test_recorruption_is_drawn_with_the_noise_s_skewness(skew: float) -> None:
+    n = torch.randn(2_000_000, generator=torch.Generator().manual_seed(1)).double()
+    for alpha in (0.8, 1.0):
+        w = objectives._skewed(n, torch.full_like(n, skew), alpha)
+        assert abs(w.mean()) < 0.003
+        assert abs(w.var() - 1) < 0.01
+        assert (w**3).mean() == pytest.approx(skew / alpha, abs=0.03)
+
+
+def test_r2r_of_a_bent_network_is_its_error_plus_a_constant_only_where_skewness_is_told() -> None:
+    """Least over the bend c of m = z - c z^2: that of the error against truth."""
+    rng, mean = np.random.default_rng(7), np.full((64, 1, 64, 64), 1.0)
+    truth, own = float(expected(FAINT, np.array(1.0))), float(deviation(FAINT, np.array(1.0)))
+    z = torch.from_numpy(FAINT.stabilise(FAINT.sample(mean, rng)).astype(np.float32))
+    sigma, skew = torch.full_like(z, own), torch.full_like(z, float(skewness(FAINT, np.array(1.0))))
+    gaps = []
+    for told in (skew, None):
+        w = torch.randn(z.shape, generator=torch.Generator().manual_seed(3))
+        x = z + own * objectives._skewed(w, told, 1.0)
+        batch = Batch(z, None, None, sigma, told)
+        losses = [objectives.r2r(f, batch, torch.Generator().manual_seed(3), prefilter="zero").item() for f in (Kept(), Bent())]
+        errors = [((f(x) - truth) ** 2).mean().item() for f in (Kept(), Bent())]
+        gaps.append(losses[1] - losses[0] - (errors[1] - errors[0]))
+    assert abs(gaps[0]) < 0.02
+    assert abs(gaps[1]) > 0.06

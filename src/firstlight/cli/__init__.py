@@ -167,6 +167,7 @@ def restore(
     model: str | None = None,
     strength: float | None = None,
     std: Switch = False,
+    ensemble: Switch = False,
     samples: int | None = None,
     seed: int = 0,
     finetune: str | None = None,
@@ -199,6 +200,8 @@ def restore(
         Smoothing of the non-local means, relative to 1; it alone asks for them.
     std
         Also write the standard error per pixel.
+    ensemble
+        The mean of the network's estimates under flips and quarter turns: better, at 8 times the cost.
     samples
         Write so many draws from what the truth may be, as the leading axis S, instead of its mean.
     seed
@@ -231,6 +234,7 @@ def restore(
         seed=seed,
         finetune=finetune,
         keep_model=keep_model,
+        ensemble=ensemble,
         to=to,
         memory=size(memory),
         assume_white=assume_white,

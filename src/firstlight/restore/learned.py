@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -23,6 +23,7 @@ from firstlight.model_file import Model
 from firstlight.noise import Noise, Unmodelled, spread
 from firstlight.restore.error_bars import calibrated
 from firstlight.restore.means import HUGE, _least, _plane, _plane_noise, _trusted
+from firstlight.restore.symmetries import averaged
 
 __all__ = ["denoise", "halo", "multiple", "samples"]
 
@@ -33,15 +34,23 @@ LEAST = 1e-7  # of a window's mean weight, below which it holds none
 BAND = 1 << 18  # px decoded at once: what is double precision stays in the cache
 
 
-def denoise(frame: Frame, *, model: str | Model | None = None, std: bool = False, bf16: bool | None = None) -> Frame:
+def denoise(
+    frame: Frame,
+    *,
+    model: str | Model | None = None,
+    std: bool = False,
+    bf16: bool | None = None,
+    ensemble: bool = False,
+) -> Frame:
     """A restored frame: a network's estimate of the mean of each pixel, given the noise of each.
 
     frame: any axes, each YX plane on its own, on a mosaic each phase of its pattern on its own (colours are not mixed, and
     neither is what they share used); any linear unit; data integer or float. model: a model file or what `model_file.load`
     gives; None: the model that is shipped. std: whether error bars are wanted. bf16: whether the network runs in bfloat16,
-    None: where the CPU is fast at it; it changes results by about 1 % of what the network corrects. Returns data float32
-    [unit]; noise Unmodelled, since neighbours now share noise; std [unit] float32 or None; flags, geometry, header kept. The
-    history names the model's digest.
+    None: where the CPU is fast at it; it changes results by about 1 % of what the network corrects. ensemble: whether the
+    estimate is the mean over flips and quarter turns, at 8 times the cost (`symmetries`). Returns data float32 [unit]; noise
+    Unmodelled, since neighbours now share noise; std [unit] float32 or None; flags, geometry, header kept. The history names
+    the model's digest.
 
     z = stabilise(y), of noise variance 1; the network's mean is an estimate of E[z | truth], which the exact unbiased
     inverse decodes (Makitalo & Foi 2013). std is half of what the inverse makes of mean +- exp(log_variance / 2), the
@@ -65,8 +74,8 @@ def denoise(frame: Frame, *, model: str | Model | None = None, std: bool = False
     error = np.empty(frame.shape, dtype=np.float32) if std else None
     for lead, part, (data, flags, own) in _parts(frame, noise):
         into = None if error is None else error[lead][part]
-        out[lead][part] = _restored(data, flags, own, found, net, into)
-    params = {"model": _named(model), "std": std, "bf16": bf16, "weights": digest}
+        out[lead][part] = _restored(data, flags, own, _Asked(found, net, ensemble), into)
+    params = {"model": _named(model), "std": std, "bf16": bf16, "ensemble": ensemble, "weights": digest}
     return frame.then("restore.denoise", params, data=out, noise=Unmodelled("restored: pixels are correlated"), std=error)
 
 
@@ -125,12 +134,45 @@ def _parts(frame: Frame, noise: Noise) -> Iterator[Part]:
             yield lead, part, (data[part], mask, _phase_noise(own, data.shape, part))
 
 
-def halo(frame: Frame, *, model: str | Model | None = None, std: bool = False, bf16: bool | None = None) -> int:
+class _Asked(NamedTuple):
+    """A model, its network ready to run, and whether it is asked under every symmetry."""
+
+    model: Model
+    net: nn.Module
+    ensemble: bool
+
+    def __call__(self, z: Array, std: bool) -> tuple[Array, Array | None]:
+        """Mean and calibrated log-variance of the truth given z, all (Y, X)."""
+        one = partial(self._one, std=std)
+        return averaged(one, z, self.model.multiple) if self.ensemble else one(z)
+
+    def _one(self, z: Array, std: bool) -> tuple[Array, Array | None]:
+        mean, log_variance = predict(self.model, z[None], net=self.net)
+        if not std or log_variance is None:
+            return mean[0], None
+        return mean[0], calibrated(self.model.scaling, mean[0], log_variance[0])
+
+
+def halo(
+    frame: Frame,
+    *,
+    model: str | Model | None = None,
+    std: bool = False,
+    bf16: bool | None = None,
+    ensemble: bool = False,
+) -> int:
     """Pixels beyond its own, along Y and X, that a pixel of `denoise` depends on, where blocks start as `multiple` says."""
     return (_found(model, std).halo + REACH) * max(frame.period())
 
 
-def multiple(frame: Frame, *, model: str | Model | None = None, std: bool = False, bf16: bool | None = None) -> int:
+def multiple(
+    frame: Frame,
+    *,
+    model: str | Model | None = None,
+    std: bool = False,
+    bf16: bool | None = None,
+    ensemble: bool = False,
+) -> int:
     """Blocks start at multiples of so many periods of the mosaic (pixels without one) to give what the whole frame gives."""
     return _found(model, std).multiple
 
@@ -192,16 +234,14 @@ class _Seen(NamedTuple):
     keep: Array  # where the input stays
 
 
-def _restored(data: Array, flags: Any, noise: Noise, model: Model, net: nn.Module, error: Array | None) -> Array:
+def _restored(data: Array, flags: Any, noise: Noise, ask: _Asked, error: Array | None) -> Array:
     """One plane or phase, float32 (Y, X) [unit]; its standard error goes into `error` where wanted."""
     if _exact(data, noise):
         if error is not None:
             error[...] = 0
         return data.astype(np.float32)
     seen = _seen(data, flags, noise)
-    mean, log_variance = predict(model, seen.z[None], net=net)
-    wanted = None if error is None or log_variance is None else calibrated(model.scaling, mean[0], log_variance[0])
-    out, bars = _decoded(seen.soft, mean[0], wanted)
+    out, bars = _decoded(seen.soft, *ask(seen.z, error is not None))
     if error is not None and bars is not None:
         error[...] = np.where(seen.good & ~seen.keep, bars, np.nan)
     return np.where(seen.keep, data, out + seen.offset).astype(np.float32)

@@ -60,7 +60,7 @@ def finetune(
     prefilter, planes = model.scaling["prefilter"], frames([frame])
     side = _side([p.z.shape[1:] for p in (planes[i] for i in range(len(planes)))], patch, int(model.net.multiple))  # type: ignore[arg-type]
     batches = Batches(planes, batch, side, seed, HELD)
-    raw = counts(frame)
+    raw = counts([frame])
     held = batches if raw is None else replace(batches, planes=raw)
     risk = partial(r2r_risk if raw is None else count_risk, alpha=JUDGED, prefilter=prefilter)
     choosing, judging = _halves([b.to(device) for b in held.held_out(COUNT)])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,33 +27,36 @@ DRAWS = 64  # positions tried at once
 
 class Plane(NamedTuple):
     """z float32 (C, Y, X): stabilised data; target alike or None; valid bool (C, Y, X) or None: all; sigma float32 (C, Y, X):
-    standard deviation of z's noise, or None: 1."""
+    standard deviation of z's noise, or None: 1; skew alike, its skewness, or None: 0."""
 
     z: Array
     target: Array | None = None
     valid: Array | None = None
     sigma: Array | None = None
+    skew: Array | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
     """z float32 (B, C, Y, X), stabilised; target alike or None; valid bool (B, C, Y, X), True where trusted, or None: all;
-    sigma float32 (B, C, Y, X), standard deviation of z's noise, or None: 1."""
+    sigma float32 (B, C, Y, X), standard deviation of z's noise, or None: 1; skew alike, its skewness, or None: 0."""
 
     z: Tensor
     target: Tensor | None = None
     valid: Tensor | None = None
     sigma: Tensor | None = None
+    skew: Tensor | None = None
 
     def to(self, device: str | torch.device) -> Batch:
         """The batch on a device."""
-        target, valid, sigma = (None if t is None else t.to(device) for t in (self.target, self.valid, self.sigma))
-        return replace(self, z=self.z.to(device), target=target, valid=valid, sigma=sigma)
+        return Batch(self.z.to(device), *(None if t is None else t.to(device) for t in self._rest()))
 
     def part(self, which: slice) -> Batch:
         """Some of its patches."""
-        parts = (None if t is None else t[which] for t in (self.target, self.valid, self.sigma))
-        return Batch(self.z[which], *parts)
+        return Batch(self.z[which], *(None if t is None else t[which] for t in self._rest()))
+
+    def _rest(self) -> tuple[Tensor | None, ...]:
+        return self.target, self.valid, self.sigma, self.skew
 
     def spread(self) -> Tensor | float:
         """Standard deviation of z's noise."""
@@ -177,11 +180,11 @@ class Batches:
 def _stacked(patches: Sequence[Plane]) -> Batch:
     z = torch.from_numpy(np.stack([p.z for p in patches]))
     target = None if patches[0].target is None else torch.from_numpy(np.stack([_given(p.target) for p in patches]))
-    valid, sigma = (_filled([getattr(p, name) for p in patches], patches[0].z, kind) for name, kind in WHERE.items())
-    return Batch(z, target, valid, sigma)
+    rest = (_filled([getattr(p, name) for p in patches], patches[0].z, usual) for name, usual in USUAL.items())
+    return Batch(z, target, *rest)
 
 
-WHERE = {"valid": np.bool_, "sigma": np.float32}
+USUAL = {"valid": np.True_, "sigma": np.float32(1), "skew": np.float32(0)}  # where a patch has none
 
 
 def _given(target: Array | None) -> Array:
@@ -190,8 +193,8 @@ def _given(target: Array | None) -> Array:
     return target
 
 
-def _filled(parts: Sequence[Array | None], like: Array, kind: Any) -> Tensor | None:
-    """Stacked, ones where a patch has none; None where none has any."""
+def _filled(parts: Sequence[Array | None], like: Array, usual: Any) -> Tensor | None:
+    """Stacked, `usual` where a patch has none; None where none has any."""
     if all(part is None for part in parts):
         return None
-    return torch.from_numpy(np.stack([np.ones(like.shape, kind) if part is None else part for part in parts]))
+    return torch.from_numpy(np.stack([np.full(like.shape, usual) if part is None else part for part in parts]))

@@ -27,7 +27,7 @@ from firstlight.train.loop import Fitted, fit
 from firstlight.train.objectives import METHODS, Method
 from firstlight.train.options import Options, check, check_patch
 from firstlight.train.preview import previewer
-from firstlight.train.validation import Validation, objective_risk, r2r_risk, target_risk
+from firstlight.train.validation import Validation, count_risk, objective_risk, r2r_risk, target_risk
 
 __all__ = ["measured", "told", "train"]
 
@@ -45,6 +45,7 @@ class _Data:
     judge: Planes | None  # None: cells of `learn` are held out
     known: bool  # the noise is, and is white
     hole: int | None
+    raw: Planes | None = None  # `learn` as counts, where it is to be judged as such
 
 
 def train(
@@ -117,7 +118,9 @@ def _data(method: str, data: Path, options: Options) -> _Data:
         intake.check_white(next(f for f in frames if isinstance(f.noise, Unmodelled)), f"train {method}")
     frames = [f if isinstance(f.noise, Noise) else measured(f) for f in frames]
     hole = options.hole if options.assume_white else _hole(frames, method, rules, options)
-    return _Data(sources.frames(frames, colour=options.colour), None, known and not _wide(hole), hole)
+    known = known and not _wide(hole)
+    raw = sources.counts(frames) if known and not options.colour else None
+    return _Data(sources.frames(frames, colour=options.colour), None, known, hole, raw)
 
 
 def _patched(method: str, data: Path, options: Options) -> _Data:
@@ -221,6 +224,9 @@ def _fitted(
     validate: Validation = partial(objective_risk, batches=held, objective=objective)
     if METHODS[method].target:
         validate = partial(target_risk, batches=held, noise=1.0 if method == "n2n" else 0.0, prefilter=prefilter)
+    elif data.raw is not None:
+        counted = [b.to(options.device) for b in replace(judge, planes=data.raw).held_out(PATCHES)]
+        validate = partial(count_risk, batches=counted, alpha=JUDGED, prefilter=prefilter)
     elif data.known:
         validate = partial(r2r_risk, batches=held, alpha=JUDGED, prefilter=prefilter)
     return fit(

@@ -43,6 +43,17 @@ def _randn(like: Tensor, rng: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=rng, device=like.device, dtype=like.dtype)
 
 
+def _skewed(n: Tensor, skew: Tensor | None, alpha: float) -> Tensor:
+    """n ~ N(0, 1) bent to this skewness over alpha, mean and variance kept: sqrt(1 - 2 c^2) n + c (n^2 - 1).
+
+    Its skewness is 6 c - 4 c^3, at most sqrt(8), hence c = sqrt(2) sin(asin(skewness / sqrt(8)) / 3).
+    """
+    if skew is None:
+        return n
+    c = 2**0.5 * ((skew / (alpha * 8**0.5)).clamp(-1, 1).asin() / 3).sin()
+    return (1 - 2 * c**2).sqrt() * n + c * (n**2 - 1)
+
+
 def _target(batch: Batch) -> Tensor:
     if batch.target is None:
         raise FrameError(
@@ -66,9 +77,11 @@ def r2r(net: nn.Module, batch: Batch, rng: torch.Generator, *, alpha: float = 1.
 
     The two recorrupted images have independent noise, because Cov(e + a s w, e - s w/a) = s^2 - s^2 = 0 where z has noise e
     of standard deviation s: 1 but at a few electrons, where taking it for 1 would leave noise behind or take signal off.
+    There e is skewed besides, and w is drawn with its skewness over a: the third moments of both images then part as well,
+    E[(e + a s w)^2 (e - s w/a)] = s^3 (skew e - a skew w) = 0; with a = 1 they are drawn alike and part at all orders.
     Small a: input nearly as noisy as the data, target very noisy; large a keeps the network from learning the noise by heart.
     """
-    w = _randn(batch.z, rng) * batch.spread()
+    w = _skewed(_randn(batch.z, rng), batch.skew, alpha) * batch.spread()
     found = estimate(net, batch.z + alpha * w, prefilter)
     return _loss(found, batch.z - w / alpha, batch.spread() ** 2 * (1 + 1 / alpha**2), batch.valid)
 

@@ -17,7 +17,7 @@ from firstlight.frame import Frame
 from firstlight.noise import Noise, spread
 from firstlight.restore.means import UNTRUSTED
 from firstlight.train.batches import Plane, Planes
-from firstlight.train.unsteady import deviation
+from firstlight.train.unsteady import deviation, skewness
 
 __all__ = ["counts", "expected", "files", "folder", "frames", "pairs", "stabilised", "tile_set"]
 
@@ -25,6 +25,7 @@ Array = NDArray[Any]
 ODD = 1e6  # stabilised: beyond it a number is no measurement but what a file fills holes with
 CLOSE = 5  # px, over which the signal is averaged that says how large stabilised noise is
 STEADY = 0.01  # of a standard deviation: less is not worth telling
+EVEN = 0.03  # skewness, alike
 WINDOW = 9  # px, of the local mean that holes are filled with
 APART = 0.3  # px, or of a mosaic's period, that may remain between two exposures of a pair
 SURE = 8.0  # confidence of a registration; frames of pure noise stay below about 6
@@ -45,15 +46,26 @@ def stabilised(frame: Frame, *, colour: bool = False) -> list[Plane]:
     good = finite & _measurable(data, z, noise)
     if frame.flags is not None:
         good &= (np.asarray(frame.flags) & int(UNTRUSTED)) == 0
-    sigma = deviation(noise, _near(data, good, frame.period()))
-    return [p for lead in _leads(frame, colour) for p in _phases(z[lead], good[lead], sigma[lead], frame.period())]
+    near = _near(data, good, frame.period())
+    parts = (z, good, deviation(noise, near), skewness(noise, near))
+    return [p for lead in _leads(frame, colour) for p in _phases(tuple(part[lead] for part in parts), frame.period())]
 
 
-def counts(frame: Frame) -> Planes | None:
+def counts(many: Sequence[Frame]) -> Planes | None:
     """The planes of `frames`, before they are stabilised: z is (data - offset) / a [counts], sigma the read noise [counts].
 
-    None where the noise is no Poisson noise beside a constant one (a = 0, or c > 0).
+    None where any frame's noise is no Poisson noise beside a constant one (a = 0, or c > 0).
     """
+    every: list[Plane] = []
+    for frame in many:
+        own = _counted(frame)
+        if own is None:
+            return None
+        every += own
+    return Planes([partial(_as_is, p) for p in every])
+
+
+def _counted(frame: Frame) -> list[Plane] | None:
     noise, data = frame.known_noise("training"), np.asarray(frame.data)
     a, b, offset = (
         np.broadcast_to(spread(p, data.shape), data.shape) for p in (noise.a, noise.b + np.asarray(noise.d), noise.offset)
@@ -68,7 +80,7 @@ def counts(frame: Frame) -> Planes | None:
             own, k = next(parts).valid, ((data[here] - offset[here]) / a[here]).astype(np.float32)
             k = k if own is None else _filled(np.where(own, k, 0), own)
             every.append(Plane(k, None, own, (np.sqrt(b[here]) / a[here]).astype(np.float32)))
-    return Planes([partial(_as_is, p) for p in every])
+    return every
 
 
 def _near(data: Array, good: Array, period: tuple[int, int]) -> Array:
@@ -104,18 +116,19 @@ def _leads(frame: Frame, colour: bool) -> list[tuple[Any, ...]]:
     return [tuple(slice(None) if k == axis else i for k, i in enumerate(lead)) for lead in np.ndindex(*shape)]
 
 
-def _phases(z: Array, good: Array, sigma: Array, period: tuple[int, int]) -> list[Plane]:
+def _phases(parts: tuple[Array, ...], period: tuple[int, int]) -> list[Plane]:
     every = []
     for y, x in np.ndindex(period):
-        part, valid, own = (np.ascontiguousarray(a[:, y :: period[0], x :: period[1]]) for a in (z, good, sigma))
-        every.append(_plane(part, None, valid, own))
+        z, valid, sigma, skew = (np.ascontiguousarray(a[:, y :: period[0], x :: period[1]]) for a in parts)
+        every.append(_plane(z, None, valid, sigma, skew))
     return every
 
 
-def _plane(z: Array, target: Array | None, valid: Array, sigma: Array) -> Plane:
+def _plane(z: Array, target: Array | None, valid: Array, sigma: Array, skew: Array) -> Plane:
     """With holes filled, and without what says nothing."""
     told = None if np.all(np.abs(sigma - 1) < STEADY) else sigma
-    return Plane(z, target, None, told) if valid.all() else Plane(_filled(z, valid), target, valid, told)
+    bent = None if np.all(np.abs(skew) < EVEN) else skew
+    return Plane(z, target, None, told, bent) if valid.all() else Plane(_filled(z, valid), target, valid, told, bent)
 
 
 def _filled(z: Array, valid: Array) -> Array:
@@ -179,7 +192,7 @@ def pairs(many: Sequence[Frame]) -> Planes:
         for k, (one, two) in enumerate(zip(stabilised(many[i]), stabilised(other), strict=True)):
             both = None if one.valid is None and two.valid is None else _valid(one) & _valid(two)
             _same_scene((one.z - two.z)[slice(None) if both is None else both], i, j, k)
-            made.append(Plane(one.z, two.z, both, two.sigma))
+            made.append(Plane(one.z, two.z, both, two.sigma, two.skew))
     return Planes([partial(_as_is, p) for p in made])
 
 
@@ -279,4 +292,5 @@ def _tile(tiles: Any, i: int) -> Plane:
         clean = item["target"].numpy() * (ratio if np.isfinite(ratio) else 1.0)
         valid &= np.isfinite(clean)
         target = expected(noise, np.where(np.isfinite(clean), clean, 0))
-    return _plane(z, target, valid, deviation(noise, _near(image, valid, (1, 1))))
+    near = _near(image, valid, (1, 1))
+    return _plane(z, target, valid, deviation(noise, near), skewness(noise, near))

@@ -1,4 +1,4 @@
-"""What is left of the signal's influence on noise once data are stabilised: below 5 e- its variance is not 1."""
+"""What is left of the signal's influence on noise once data are stabilised: a skewness, and below 5 e- a variance not 1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from firstlight.noise import Noise, spread
 
-__all__ = ["deviation"]
+__all__ = ["deviation", "skewness"]
 
 Array = NDArray[Any]
 SIGNAL = np.concatenate([[0.0], np.geomspace(0.05, 60, 40)])  # e-
@@ -24,15 +24,35 @@ def deviation(noise: Noise, mean: Array) -> Array:
     Within .005 of sums over the Poisson and the Gaussian distribution; 1 beyond 60 e-. With c > 0 or a = 0, where the
     transform is of another kind and steady, 1.
     """
+    found = _found(noise, mean)
+    if found is None:
+        return np.ones(mean.shape, dtype=np.float32)
+    signal, own = found
+    return np.where(signal < SIGNAL[-1], own[..., 0], 1).astype(np.float32)
+
+
+def skewness(noise: Noise, mean: Array) -> Array:
+    """Third central moment of noise.stabilise(y) over its deviation^3 where y has this mean [unit of the noise], float32.
+
+    By table, beyond 60 e- as signal^(-1/2); with c > 0 or a = 0, 0.
+    """
+    found = _found(noise, mean)
+    if found is None:
+        return np.zeros(mean.shape, dtype=np.float32)
+    signal, own = found
+    return np.asarray(own[..., 1] * np.sqrt(SIGNAL[-1] / np.maximum(signal, SIGNAL[-1])), dtype=np.float32)
+
+
+def _found(noise: Noise, mean: Array) -> tuple[Array, Array] | None:
+    """Signal [counts], and deviation and skewness (..., 2) up to SIGNAL's end; None for a transform of another kind."""
     a, b, offset, c = (
         np.asarray(spread(p, mean.shape)) for p in (noise.a, noise.b + np.asarray(noise.d), noise.offset, noise.c)
     )
     if np.any(c > 0) or not np.all(a > 0):
-        return np.ones(mean.shape, dtype=np.float32)
-    signal = np.broadcast_to(np.clip((mean - offset) / a, 0, SIGNAL[-1]), mean.shape)
+        return None
+    signal = np.broadcast_to((mean - offset) / a, mean.shape)
     read_noise = np.broadcast_to(np.minimum(np.sqrt(b) / a, READ_NOISE[-1]), mean.shape)
-    found: Array = _table()((_even(read_noise), _even(signal)))
-    return np.where((mean - offset) / a < SIGNAL[-1], found, 1).astype(np.float32)
+    return signal, np.asarray(_table()((_even(read_noise), _even(np.clip(signal, 0, SIGNAL[-1])))))
 
 
 def _even(x: Array) -> Array:
@@ -50,6 +70,8 @@ def _table() -> Any:
     rows = []
     for s in READ_NOISE:
         z = 2 * np.sqrt(np.maximum(k[:, None] + s * NODE + 0.375 + s * s, 0))
-        first, second = share @ (z @ weight), share @ (z**2 @ weight)
-        rows.append(np.sqrt(second - first**2))
+        first, second, third = (share @ (z**n @ weight) for n in (1, 2, 3))
+        width = np.sqrt(second - first**2)
+        moment = third - 3 * first * width**2 - first**3
+        rows.append(np.stack([width, np.divide(moment, width**3, out=np.zeros_like(width), where=width > 0)], axis=-1))
     return RegularGridInterpolator((_even(READ_NOISE), _even(SIGNAL)), np.array(rows))
