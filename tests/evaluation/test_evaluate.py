@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from firstlight import Unit, io, measure
+from firstlight import Noise, Unit, io, measure
 from firstlight.evaluation import field as fields
 from firstlight.evaluation.images import Given, named_model
 from firstlight.evaluation.stars import Counts
@@ -155,6 +155,30 @@ def test_analysis_of_a_picture(cli: Any, colour: Path, rgb_model: Path, tmp_path
     assert abs(told["brightness"]["change_percent"]) > 1
     assert "does not keep light" in err
     assert any("does not keep light" in d for d in told["doubts"])
+
+
+def test_the_check_fails_where_the_noise_is_overstated(cli: Any, stars: tuple[Path, Path], tmp_path: Path) -> None:
+    """With a read noise four times too large chi-square is far below 1: only the network's std says that this is wrong."""
+    io.write(io.read(stars[0]).replace(noise=Noise(1.0, 16 * NOISE.b)), tmp_path / "quiet.fits")
+    code, text, _ = cli("analyze", tmp_path / "quiet.fits", "-o", tmp_path / "an", "--json")
+    told = json.loads(text)["checks"]
+    assert (code, told["passed"]) == (0, False)
+    assert "chi-square" in told["problems"][0]
+    assert io.read(json.loads(text)["cleaned"]).std is None
+
+
+def test_nothing_is_left_of_what_fails(cli: Any, stars: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "bad.fits").write_bytes(b"nothing")
+    io.write(io.read(stars[0]).replace(data=np.full((192, 176), 40, np.float32)), tmp_path / "flat.fits")
+    for n, words in enumerate((("evaluate", "bad.fits"), ("detections", "bad.fits"), ("analyze", "flat.fits"))):
+        code, _, err = cli(words[0], tmp_path / words[1], "--model", "universal", "-o", tmp_path / f"out{n}")
+        assert (code, len(err.splitlines())) == (2, 1), err
+        assert not (tmp_path / f"out{n}").exists()
+
+
+def test_images_beyond_the_most_are_told(cli: Any, stars: tuple[Path, Path], tmp_path: Path) -> None:
+    words = ("--model", "universal", "-o", tmp_path / "x", "--max-parents", "1", "--thresholds", "4")
+    assert "the first 1 of 2 images" in cli("detections", *stars, *words)[2]
 
 
 def test_files_that_fail_are_named_and_the_rest_goes_on(cli: Any, stars: tuple[Path, Path], tmp_path: Path) -> None:

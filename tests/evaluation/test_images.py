@@ -125,6 +125,14 @@ def test_fits_stays_fits_with_its_history(cli: Any, stars: tuple[Path, Path], rg
     assert cli("whole", stars[0], "--model", rgb_model, "-o", stars[0])[0] == 2
 
 
+def test_an_image_beyond_the_memory_is_refused(cli: Any, colour: Path, rgb_model: Path, tmp_path: Path) -> None:
+    code, _, err = cli("whole", colour, "--model", rgb_model, "-o", tmp_path / "o.png", "--memory", "1M")
+    assert (code, "3 x 96 x 80 values at once need 2 MiB, --memory gives 1" in err) == (2, True)
+    code, _, err = cli("restore", colour, "--model", rgb_model, "-o", tmp_path / "o.png", "--memory", "1M")
+    assert (code, "--memory gives 1" in err) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_pairs_of_patches(cli: Any, patches: Path, rgb_model: Path, tmp_path: Path) -> None:
     code, out, _ = cli("preview", "--patches", patches, "--model", rgb_model, "-o", tmp_path / "pairs", "--n", "3")
     assert code == 0

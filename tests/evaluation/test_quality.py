@@ -73,6 +73,13 @@ def test_the_peak_of_a_picture_is_white(tmp_path: Path) -> None:
     assert reference(codes, tmp_path / "a.png", Given())[2] == 255
 
 
+def test_a_clean_picture_of_counts_is_in_the_unit_that_the_user_says(tmp_path: Path) -> None:
+    codes = Frame(np.arange(120, dtype=np.uint8).reshape(10, 12), "YX", Unit.DISPLAY, Unmodelled("x"))
+    io.write(codes, tmp_path / "a.png")
+    data, _, peak, _ = reference(io.assume(codes, unit="adu"), tmp_path / "a.png", Given(unit="adu"))
+    assert (data is not None, peak) == (True, 119)
+
+
 def test_truths_of_a_folder_go_by_name(tmp_path: Path) -> None:
     for name in ("a.fits", "b.fits", "b.png", "a.txt"):
         (tmp_path / name).touch()

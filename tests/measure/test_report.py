@@ -185,3 +185,14 @@ def test_the_residual_picture_shows_what_was_taken_where_it_was_taken() -> None:
         assert image.shape == (150, 300, 3)
         assert image[142:, 292:, 0].mean() > 200 > 80 > image[50:100, 100:200, 0].mean()
         assert image[:8, :8, 2].mean() > 200 > 80 > image[50:100, 100:200, 2].mean()
+
+
+def test_the_verdict_is_that_of_the_self_check() -> None:
+    """Chi-square alone is right, but neighbours were taken off together: structure is gone, and `restore` says FAILED."""
+    pairs = np.repeat(np.random.default_rng(5).standard_normal((200, 100)), 2, axis=1)
+    frame = Frame(100 + pairs, "YX", "electron", Noise(0.0, 1.0))
+    restored = frame.replace(data=np.full((200, 200), 100.0), noise=Unmodelled("restored"), std=np.zeros((200, 200)))
+    out = measure.measure(frame, restored)
+    assert 0.9 < out["chi2_ratio"] < 1.1
+    assert out["passed"] is False
+    assert "failed: neighbouring residuals correlate by 0.5" in printed(out)

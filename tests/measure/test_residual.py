@@ -75,8 +75,11 @@ def test_a_shrinking_restorer_meets_its_expectation(w: float) -> None:
 def test_too_much_and_too_little() -> None:
     frame, truth = noisy(3, Noise(1.0, 4.0))
     half = like(frame, (frame.data + truth) / 2)
-    assert residual(frame, half).passed  # no std: taking little is no failure
-    assert not residual(frame, half.replace(std=np.zeros(SHAPE))).passed
+    few = residual(frame, half)  # no std: taking little may be right, or not: it is no failure and no pass
+    assert few.passed is None
+    assert "--std" in str(few.reason)
+    assert few.line().startswith("not judged: chi-square 0.2")
+    assert residual(frame, half.replace(std=np.zeros(SHAPE))).passed is False
     wrong = residual(frame.replace(noise=Noise(0.5, 2.0)), like(frame, truth))
     assert wrong.ratio == pytest.approx(2, rel=0.05)
     assert not wrong.passed

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from firstlight.cli.options import Json, MaybeOut, Out, Switch
+from firstlight.cli.options import Json, MaybeOut, Out, Switch, size
 from firstlight.terminal import emit, lines, progress
 
 __all__ = ["analyze", "convert", "detections", "evaluate", "preview", "whole"]
@@ -29,6 +29,7 @@ def whole(
     detector: str | None = None,
     unit: str | None = None,
     ext: str | None = None,
+    memory: str = "1G",
     assume_white: Switch = False,
     json: Json = False,
 ) -> int:
@@ -54,6 +55,8 @@ def whole(
         What the numbers are, where the file does not say ("adu" for a picture that holds raw counts).
     ext
         One of several images in the file.
+    memory
+        What the image may take, 500M or 4G; a larger one is refused. The network's tiles come on top.
     assume_white
         Go on where neighbouring pixels' noise correlates.
     """
@@ -61,7 +64,8 @@ def whole(
     from firstlight.evaluation import whole as work
 
     given = images.Given(detector, unit, ext, profile, assume_white)
-    row = work.whole(images.chosen(source, patches), images.named_model(model), out, given=given, to=to)
+    parent, found = images.chosen(source, patches), images.named_model(model)
+    row = work.whole(parent, found, out, given=given, to=to, memory=size(memory))
     emit(row, json, lambda: f"{row['input']} -> {row['output']}  {row['summary']}")
     return 0
 

@@ -22,7 +22,7 @@ from firstlight.evaluation.stars import Stars, background, find, fluxes, grey
 from firstlight.frame import Frame
 from firstlight.measure.match import match
 from firstlight.measure.pictures import data_uri, picture, residual_picture, stretch_of
-from firstlight.measure.report import _plain
+from firstlight.measure.report import _plain, verdict
 from firstlight.model_file import Model
 from firstlight.noise import Noise
 
@@ -56,15 +56,15 @@ def analyze(
     stem, goal = outputs.stem(path), goal_of(path, out, several=True)
     goal = goal.with_name(f"cleaned_{goal.name}")
     outputs.spare([goal], [path])
-    outputs.folder(out)
-    saved(restored, frame, goal)
     found, both = compared(frame, restored, fwhm=fwhm, threshold=threshold)
     page, note = out / f"{stem}.html", out / f"{stem}_report.json"
     report = {"input": str(path), "cleaned": str(goal), "page": str(page), "report": str(note), **found}
-    write_text(note, json.dumps(report, indent=1, allow_nan=False) + "\n")
     for doubt in _brightness([found["brightness"][k] for k in ("before", "after")]):
         warnings.warn(f"{path}: {doubt}", stacklevel=2)
-    _page(page, path.name, frame, restored, both, report)
+    with outputs.placed(goal, out):
+        saved(restored, frame, goal)
+        write_text(note, json.dumps(report, indent=1, allow_nan=False) + "\n")
+        _page(page, path.name, frame, restored, both, report)
     return report
 
 
@@ -102,7 +102,9 @@ def compared(frame: Frame, restored: Frame, *, fwhm: float, threshold: float) ->
             "both": len(i),
         },
         "sky": [{"median": m, "sigma": s} for m, s in skies],
-        "checks": {k: checks[k] for k in ("passed", "reason", "chi2_ratio", "lag1_y", "lag1_x", "bias", "bias_error")},
+        "checks": {
+            k: checks[k] for k in ("passed", "problems", "reason", "chi2_ratio", "lag1_y", "lag1_x", "bias", "bias_error")
+        },
         "doubts": [*checks["doubts"], *_brightness(means)],
     }
     return dict(_plain(report)), (stars[0], stars[1])
@@ -169,7 +171,6 @@ def words(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     c, b, n, k, s = (report[x] for x in ("change", "brightness", "snr", "checks", "stars"))
     unit = report["unit"]
-    judged = {True: "passed", False: "failed", None: f"not judged: {k['reason']}"}[k["passed"]]
     return [
         ("stars before / after / in both", f"{s['before']} / {s['after']} / {s['both']}"),
         (
@@ -188,7 +189,7 @@ def words(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("brightness", number(b["change_percent"], "+.3f", " %")),
         ("chi-square over its expectation", number(k["chi2_ratio"], ".3f")),
         ("residual's correlation (y, x)", f"{number(k['lag1_y'], '+.3f')}, {number(k['lag1_x'], '+.3f')}"),
-        ("self-check", judged),
+        ("self-check", verdict(k)),
     ]
 
 

@@ -43,7 +43,6 @@ def detections(
     """
     if listed is not None and len(many) > 1:
         raise FrameError(f"--catalogue {listed}: is of one image, there are {len(many)}; take them one by one")
-    outputs.folder(out)
     rng, each = np.random.default_rng(seed), []
     for i, parent in enumerate(many):
         tick(i, len(many), parent.id)
@@ -56,7 +55,8 @@ def detections(
             warnings.warn(f"{parent.path}: left out: {error}", stacklevel=2)
     sums = [total([c[k] for c in each]) for k in range(len(thresholds))]
     curves = {name: [s[name] for s in sums] for name in sums[0]}
-    return _written(out, thresholds, curves, known_by(given, listed), fwhm, len(each))
+    with outputs.placed(out / "summary_metrics.txt", out):
+        return _written(out, thresholds, curves, known_by(given, listed), fwhm, len(each))
 
 
 def _written(

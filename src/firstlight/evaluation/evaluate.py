@@ -7,7 +7,7 @@ import io as memory
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from firstlight import outputs
 from firstlight.atomic import write_text
 from firstlight.errors import FirstlightError, FrameError
 from firstlight.evaluation import figures
-from firstlight.evaluation.field import Field, counted, field, fluxes_of, known_by, total
+from firstlight.evaluation.field import counted, field, fluxes_of, known_by, total
 from firstlight.evaluation.images import Given, Parent, cleaned, load
 from firstlight.evaluation.quality import METRICS, quality, reference, truth_of
 from firstlight.evaluation.stars import Counts
@@ -64,28 +64,39 @@ def evaluate(
         warnings.warn(AGAINST_INPUT, UserWarning, stacklevel=2)
     if listed is not None and len(many) > 1:
         raise FrameError(f"--catalogue {listed}: is of one image, there are {len(many)}; evaluate them one by one")
-    outputs.folder(out)
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
-    fields: list[Field] = []
+    seen: list[_Seen] = []
     for i, parent in enumerate(many):
         tick(i, len(many), parent.id)
         try:
-            frame = load(parent, given)
+            frame, clean = load(parent, given), truth_of(parent, truth)
             restored = cleaned(frame, model, given)
-            rows += _rows(parent, frame, restored, truth_of(parent, truth), given)
+            rows += _rows(parent, frame, restored, clean, given)
         except FirstlightError as error:
             if len(many) == 1 or (i + 1 == len(many) and not rows):
                 raise
             warnings.warn(f"{parent.path}: left out: {error}", stacklevel=2)
             continue
         try:
-            fields.append(field(frame, model, given, fwhm=fwhm, rng=rng, listed=listed, restored=restored))
+            f = field(frame, model, given, fwhm=fwhm, rng=rng, listed=listed, restored=restored)
+            seen.append(_Seen(counted(f, threshold, fwhm), *fluxes_of(f, threshold, fwhm), f.mirrored))
         except FirstlightError as error:
             warnings.warn(f"{parent.path}: no stars counted: {error}", stacklevel=2)
-    files = [table(out / "per_parent_metrics.csv", COLUMNS, rows), *_plots(out, rows)]
-    found, words = _stars(out, fields, known_by(given, listed), fwhm, threshold)
+    metrics = out / "per_parent_metrics.csv"
+    with outputs.placed(metrics, out):
+        files = [table(metrics, COLUMNS, rows), *_plots(out, rows)]
+        found, words = _stars(out, seen, known_by(given, listed), fwhm, threshold)
     return {"rows": _plain(rows), "detection": found, "files": [str(f) for f in files + words]}
+
+
+class _Seen(NamedTuple):
+    """What `_stars` needs of a field: its counts, true and measured fluxes, whether stars were injected."""
+
+    counts: Mapping[str, Counts]
+    true: Array
+    measured: Mapping[str, Array]
+    mirrored: bool
 
 
 def table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -106,7 +117,7 @@ def _rows(parent: Parent, frame: Frame, restored: Frame, clean: Path | None, giv
     methods = {
         "restored": restored,
         "unchanged": frame.replace(data=noisy, std=None),
-        "nonlocal means": nonlocal_means(known, std=False),
+        "nonlocal means": nonlocal_means(known, std=known is frame),
         "median 3x3": frame.replace(data=mea.median3(frame), std=None),
     }
     target, source, peak, scaled = reference(frame, clean, given)
@@ -147,14 +158,13 @@ def _plots(out: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
 
 
 def _stars(
-    out: Path, fields: Sequence[Field], known: str, fwhm: float, threshold: float
+    out: Path, fields: Sequence[_Seen], known: str, fwhm: float, threshold: float
 ) -> tuple[dict[str, Any] | None, list[Path]]:
     if not fields:
         return None, []
-    found = total([counted(f, threshold, fwhm) for f in fields])
-    parts = [fluxes_of(f, threshold, fwhm) for f in fields]
-    true = np.concatenate([p[0] for p in parts])
-    measured = {k: np.concatenate([p[1][k] for p in parts]) for k in parts[0][1]}
+    found = total([f.counts for f in fields])
+    true = np.concatenate([f.true for f in fields])
+    measured = {k: np.concatenate([f.measured[k] for f in fields]) for k in fields[0].measured}
     words = ("true flux", "aperture flux") if fields[0].mirrored else ("flux on the input", "flux on the restored image")
     text = [
         f"DAOStarFinder, FWHM {fwhm:g} px, threshold {threshold:g} sigma of the input's sky, {len(fields)} images",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def counted(f: Field, threshold: float, fwhm: float) -> dict[str, Counts]:
     return out
 
 
-def total(each: list[dict[str, Counts]]) -> dict[str, Counts]:
+def total(each: Sequence[Mapping[str, Counts]]) -> dict[str, Counts]:
     """Counts of several fields together. Raises FrameError for none."""
     if not each:
         raise FrameError("stars: no image could be searched; see the warnings")

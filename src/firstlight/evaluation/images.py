@@ -24,7 +24,20 @@ from firstlight.noise import Unmodelled
 from firstlight.restore.learned import denoise
 from firstlight.restore.pictured import denoise_picture
 
-__all__ = ["Given", "Parent", "assembled", "chosen", "cleaned", "goal_of", "load", "named_model", "parents", "png", "saved"]
+__all__ = [
+    "Given",
+    "Parent",
+    "assembled",
+    "chosen",
+    "cleaned",
+    "goal_of",
+    "load",
+    "named_model",
+    "of_split",
+    "parents",
+    "png",
+    "saved",
+]
 
 Array = NDArray[Any]
 SHOWN = 5  # ids in a message
@@ -59,23 +72,30 @@ def parents(
     """
     if (patches is None) == (not files):
         raise FrameError("expected --patches patches_splits.csv or image files, one of the two")
-    found = [Parent(outputs.stem(p), p) for p in files] if patches is None else _by_parent(patches, split)
     if most is not None and most < 1:
         raise FrameError(f"--max-parents {most}: expected 1 or more")
+    found = [Parent(outputs.stem(p), p) for p in files] if patches is None else _by_parent(patches, split)
+    if most is not None and len(found) > most:
+        warnings.warn(f"the first {most} of {len(found)} images are taken; --max-parents takes more", stacklevel=2)
     return found[:most]
 
 
-def _by_parent(patches: Path, split: str | None) -> list[Parent]:
+def of_split(patches: Path, split: str | None) -> list[Patch]:
+    """The patches of a split, of None all; where the list has no splits all, with a warning. Raises FrameError for none."""
     rows = read_patches(patches)
     if split is not None and any(r.split for r in rows):
         rows = [r for r in rows if r.split == split]
     elif split is not None:
-        warnings.warn(f"{patches}: no splits, all parents are taken; those that were learned from flatter", stacklevel=3)
-    groups: dict[str, list[Patch]] = defaultdict(list)
-    for row in rows:
-        groups[row.parent_id].append(row)
-    if not groups:
+        warnings.warn(f"{patches}: no splits, all patches are taken; those that were learned from flatter", stacklevel=3)
+    if not rows:
         raise FrameError(f"{patches}: no patch in split {split!r}; draw the splits again, or take another with --split")
+    return rows
+
+
+def _by_parent(patches: Path, split: str | None) -> list[Parent]:
+    groups: dict[str, list[Patch]] = defaultdict(list)
+    for row in of_split(patches, split):
+        groups[row.parent_id].append(row)
     return [Parent(k, Path(v[0].parent_path), tuple(v)) for k, v in groups.items()]
 
 
@@ -137,7 +157,8 @@ def named_model(model: Path | str | None) -> Model:
 def cleaned(frame: Frame, model: Model, given: Given = Given()) -> Frame:
     """What the network makes of a frame, float32 [unit]; stabilised models take white noise as measured where none is known.
 
-    Raises FrameError where neighbours' noise correlates and `given.assume_white` is not said.
+    std where the model gives one, since without it no chi-square is too small. Raises FrameError where neighbours' noise
+    correlates and `given.assume_white` is not said.
     """
     if model.scaling["domain"] != "stabilised":
         return denoise_picture(frame, model=model, profile=given.profile)  # type: ignore[arg-type]
@@ -148,7 +169,7 @@ def cleaned(frame: Frame, model: Model, given: Given = Given()) -> Frame:
     elif not given.assume_white:
         intake.check_white(frame)
     if (model.axes, model.channels, given.profile) == ("YX", 1, "physical"):
-        return denoise(frame, model=model)
+        return denoise(frame, model=model, std=model.outputs > 1)
     return denoise_picture(frame, model=model, profile=given.profile)  # type: ignore[arg-type]
 
 
@@ -159,11 +180,11 @@ def goal_of(source: Path, out: Path, to: str | None = None, *, several: bool = F
 
 
 def saved(restored: Frame, source: Frame, goal: Path) -> Path:
-    """Write a restored frame: a picture's codes as whole numbers again, its opacity put back; returns the path.
+    """Write a restored frame without its std: a picture's codes as whole numbers again, its opacity put back; returns the path.
 
     Codes outside those of its type are clipped, with a warning that counts them.
     """
-    dtype = np.dtype(source.data.dtype)
+    dtype, restored = np.dtype(source.data.dtype), restored.replace(std=None)
     if restored.unit is Unit.DISPLAY and dtype.kind == "u" and goal.suffix.lower() in (".png", ".jpg", ".jpeg"):
         codes, top = np.rint(np.asarray(restored.data)), np.iinfo(dtype).max
         over = np.count_nonzero((codes < 0) | (codes > top))

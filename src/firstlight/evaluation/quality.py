@@ -82,6 +82,8 @@ def reference(frame: Frame, clean: Path | None, given: Given) -> tuple[Array | N
     noisy = np.asarray(frame.data, dtype=np.float64)
     if clean is not None:
         truth = io.read(clean)
+        if given.unit is not None and truth.unit in (Unit.DISPLAY, Unit.ARBITRARY):
+            truth = io.assume(truth, unit=given.unit)
         same_pixels("evaluate", frame, truth=truth)
         data = np.asarray(truth.data, dtype=np.float64)
         return data, clean.name, peak_of(frame, data), lambda x: x

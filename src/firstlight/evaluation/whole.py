@@ -5,34 +5,47 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from firstlight import intake, outputs
-from firstlight.dataset.manifest import Patch, patch_frame, read_patches
+from firstlight.dataset.manifest import Patch, patch_frame
 from firstlight.errors import FrameError
-from firstlight.evaluation.images import Given, Parent, cleaned, goal_of, load, png, saved
+from firstlight.evaluation.images import Given, Parent, cleaned, goal_of, load, of_split, png, saved
 from firstlight.measure.pictures import picture, stretch_of
 from firstlight.measure.residual import residual
+from firstlight.measure.sample import LIMIT
 from firstlight.model_file import Model
+from firstlight.scale import MEMORY
 
 __all__ = ["preview", "whole"]
 
 Tick = Callable[[int, int, str], None]
+WHOLE_BYTES = 80  # a value: measured peak of the image in memory, 25 of percentile models, 75 of stabilised colours
+CHECK_BYTES = 256  # a pixel that the self-check looks at
 
 
-def whole(parent: Parent, model: Model, out: Path, *, given: Given, to: str | None = None) -> dict[str, Any]:
+def whole(
+    parent: Parent, model: Model, out: Path, *, given: Given, to: str | None = None, memory: int = MEMORY
+) -> dict[str, Any]:
     """Restore one whole image into `out`, a file or folder, in its own format (a JPEG as PNG); returns a row as `restore`'s.
 
-    The self-check is in the row and in the last line of history; one that fails is a warning.
+    The self-check is in the row and in the last line of history; one that fails is a warning. memory [bytes]: of the image,
+    beside the network's tiles; raises FrameError for one that needs more.
     """
     goal = goal_of(parent.path, out, to)
     outputs.spare([goal], [parent.path])
     frame = load(parent, given)
+    if (need := WHOLE_BYTES * prod(frame.shape)) > memory:
+        raise FrameError(
+            f"{' x '.join(map(str, frame.shape))} values at once need {-(-need >> 20)} MiB, --memory gives {memory >> 20}; "
+            "give more, or a part of the image; models of stabilised planes of one channel go by blocks in `firstlight restore`"
+        )
     restored = cleaned(frame, model, given)
-    check = residual(frame, restored)
+    check = residual(frame, restored, pixels=min(LIMIT, memory // CHECK_BYTES))
     if check.problems:
         warnings.warn(f"{parent.path}: the self-check failed: {'; '.join(check.problems)}", stacklevel=2)
     last = restored.history[-1]
@@ -63,16 +76,15 @@ def preview(
 
     Raises FrameError for a split without patches.
     """
-    rows = read_patches(patches)
-    rows = [r for r in rows if r.split == split] if any(r.split for r in rows) else rows
-    if not rows or n < 1:
-        raise FrameError(f"{patches}: {len(rows)} patches in split {split!r}, {n} wanted; expected one at least of each")
-    outputs.folder(out)
+    if n < 1:
+        raise FrameError(f"--n {n}: expected 1 or more")
+    rows = of_split(patches, split)
     picked = [rows[int(i)] for i in np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int))]
     done = []
     for i, row in enumerate(picked):
         tick(i, len(picked), row.patch_id)
-        done.append(_pair(row, model, out, given))
+        with outputs.placed(out / row.patch_id, out):
+            done.append(_pair(row, model, out, given))
     return done
 
 

@@ -22,6 +22,10 @@ ENOUGH = 1000  # pixels of a signal bin from which on it is judged alone
 CLOSE = 0.02  # chi-square of a bin beside its expectation: near zero no ratio can be asked of it
 LEFT = 0.1  # correlation of neighbouring residuals from which on structure was taken away; a good restorer's is below 0
 LOST = 0.01  # share of the flux, if by five of its standard errors
+NO_STD = (
+    "less than the noise was taken off, and no standard error says how much of it the estimate keeps: noise left in, a wrong "
+    "noise model and a careful estimate look alike; restore with --std"
+)
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,12 @@ class Residual:
 
     @property
     def passed(self) -> bool | None:
-        """Chi-square over its expectation within 0.9 to 1.1; without a std only an excess fails; None without a noise model."""
-        if self.chi2 is None or self.chi2_expected is None:
+        """Chi-square over its expectation within 0.9 to 1.1; None without a noise model, and below 0.9 without a std."""
+        if self.chi2 is None or self.chi2_expected is None or self.reason is not None:
             return None
         if self.ratio is None:  # the restorer claims that nothing was gained: then nothing may have been taken away
             return self.chi2 <= HIGH - 1
-        return self.ratio <= HIGH and (self.ratio >= LOW or not self.has_std)
+        return LOW <= self.ratio <= HIGH
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -103,11 +107,14 @@ class Residual:
             f"chi-square {_said(self.ratio)} of its expectation{bins}, neighbours {_said(self.lag1_y)} (y) "
             f"{_said(self.lag1_x)} (x), flux {flux} of the input's"
         )
+        if self.passed is None and not self.problems:
+            return f"not judged: {text}; {self.reason}"
         return f"{'FAILED' if self.problems else 'good'}: {text}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, for JSON."""
-        return {**asdict(self), "by_signal": [asdict(b) for b in self.by_signal], "passed": self.passed}
+        told = {"passed": self.passed, "problems": list(self.problems)}
+        return {**asdict(self), "by_signal": [asdict(b) for b in self.by_signal], **told}
 
 
 class _Parts(NamedTuple):
@@ -210,6 +217,8 @@ def _summary(parts: _Parts, bins: int, products: _Products, seen: int, *, reason
     bias, bias_error = _mean(parts.taken)
     flux, flux_error = _flux(parts)
     lag_y, lag_x = products.correlations()
+    if not has_std and chi2 is not None and expected and chi2 < LOW * expected:
+        reason = NO_STD
     return Residual(
         chi2=chi2,
         chi2_error=chi2_error,
