@@ -11,7 +11,7 @@ from typing import Any
 from firstlight import io
 from firstlight.errors import FirstlightError, FrameError, WriteError
 
-__all__ = ["distinct", "each", "folder", "naming", "placed", "spare", "stem", "target", "targets", "volume"]
+__all__ = ["apart", "distinct", "each", "folder", "naming", "placed", "spare", "stem", "target", "targets", "volume"]
 
 CAMERA = (".arw", ".raf", ".nef", ".cr2", ".cr3")  # read only: a mosaic is written as DNG
 
@@ -112,6 +112,14 @@ def spare(goals: Sequence[Path], *inputs: Sequence[Path]) -> None:
     for goal in goals:
         if (twin := read.get(os.path.realpath(goal))) is not None:
             raise WriteError(f"{goal}: would overwrite the input {twin}; choose another name")
+
+
+def apart(*goals: Path) -> None:
+    """Raises WriteError where two results would be one file."""
+    named = [os.path.realpath(g) for g in goals]
+    for i, goal in enumerate(goals):
+        if named[i] in named[:i]:
+            raise WriteError(f"{goal}: named for two results, the second would replace the first; name two files")
 
 
 def distinct(*groups: Sequence[Path]) -> None:
