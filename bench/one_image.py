@@ -1,10 +1,11 @@
 """What one noisy image alone gives: R2R on the scene itself, nothing else learned from, beside what needs no learning.
 
-python bench/one_image.py [--budget 60s] [--alpha A] [--seed 0] [--scenes tubules spots astro]
+python bench/one_image.py [--budget 60s] [--alpha A] [--width 16] [--seed 0] [--scenes tubules spots astro]
 
 As `firstlight train r2r FILE` followed by `firstlight restore FILE --model`: default options, seed stated, one thread, CPU
 seconds of the process, validation included. PSNR [dB] against the truth with the scene's peak; gain over NLM + GAT in the same
-run. x8: the same network under flips and quarter turns (`--ensemble`). adapted: the shipped model fine-tuned on the image alone (--adapt), and whether held-out pixels let it be kept.
+run. x8: the same network under flips and quarter turns (`--ensemble`). adapted: the shipped model fine-tuned on the image alone
+(--adapt), and whether held-out pixels let it be kept.
 """
 
 from __future__ import annotations
@@ -64,12 +65,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--budget", default="60s")
     parser.add_argument("--alpha", type=float, default=Options.alpha)
+    parser.add_argument("--width", type=int, help="of the network's first level, by default by the number of pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", nargs="+", default=["tubules", "spots", "astro"], help="beginnings of names")
     parser.add_argument("--adapt", action="store_true", help="fine-tune the shipped model too")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    options = Options(budget=given.budget, alpha=given.alpha, seed=given.seed)
+    options = Options(budget=given.budget, alpha=given.alpha, width=given.width, seed=given.seed)
     print(f"R2R from one image: {given.budget} of one core, alpha {given.alpha:g}, batch {options.batch}, seed {given.seed}")
     heads = [("noisy", 10), ("gauss1", 10), ("NLM+GAT", 10), ("R2R", 10), ("gain", 8), ("R2R x8", 10), ("gain", 8)]
     heads += [("steps", 8), ("CPU s", 8), ("risk", 9)]

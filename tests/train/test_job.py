@@ -15,7 +15,7 @@ from firstlight.errors import FrameError, ModelError, WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.noise import Noise, Unmodelled
 from firstlight.train import METHODS, Options, train
-from firstlight.train.batches import Plane, Planes
+from firstlight.train.batches import Batch, Plane, Planes
 from firstlight.train.job import _width, measured
 
 made = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "dataset" / "sets.py")))
@@ -183,3 +183,19 @@ def test_tiles_with_correlated_noise_are_refused_by_name(tmp_path: Path, monkeyp
     monkeypatch.setattr("firstlight.train.job.intake", SimpleNamespace(check_white=check))
     with pytest.raises(FrameError, match=r"tile astronomy_.*correlate"):
         train("r2r", tmp_path / "set", tmp_path / "m.safetensors", QUICK)
+
+
+def test_a_file_of_known_noise_is_judged_on_its_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def judged_by(net: object, batches: list[Batch], **how: object) -> np.ndarray:
+        seen.append(batches)
+        return np.array([7.0, 7.0])
+
+    monkeypatch.setattr("firstlight.train.job.count_risk", judged_by)
+    for method in ("r2r", "n2v"):
+        assert train(method, write(tmp_path / "a.fits"), tmp_path / "m.safetensors", QUICK)["risk"] == 7
+    level = float(np.mean([b.z.mean() for b in seen[0]]))
+    assert level == pytest.approx(float(np.mean(io.read(tmp_path / "a.fits").data)), rel=0.1)  # counts, not their roots
+    write(tmp_path / "g.fits", noise=Noise(0.0, 2.5))
+    assert train("r2r", tmp_path / "g.fits", tmp_path / "m.safetensors", QUICK)["risk"] != 7
