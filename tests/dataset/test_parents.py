@@ -102,3 +102,8 @@ def test_the_exposures_of_one_field_are_one_scene(data: Path, tmp_path: Path) ->
         (tmp_path / "raw" / name).symlink_to(data / "astronomy" / "rgb" / name)
     _, groups, _ = split_images(dataset.catalogue(tmp_path / "raw").images)
     assert [len(g) for g in groups] == [len(some)]
+
+
+def test_a_split_without_a_share_gets_nothing() -> None:
+    ids, _, _ = split_images(images("abcde"), dataset.Shares(0.5, 0.5, 0.0), look=False)
+    assert {k: len(v) for k, v in ids.items()} == {"train": 2, "validation": 3, "test": 0}

@@ -208,7 +208,10 @@ def test_an_interrupted_run_goes_on_and_equals_one_that_was_not(
 def test_images_that_are_gone_take_their_patches_with_them(images: Path, tmp_path: Path) -> None:
     cut(tmp_path, images, *SMALL)
     fewer = dataset.write_images(tmp_path / "fewer.csv", dataset.read_images(images)[:2])
-    found = cut(tmp_path, fewer, *SMALL)
+    gone = len({i.id for i in dataset.read_images(images)}) - 2
+    done = dataset.cut_patches(fewer, tmp_path / "p", tmp_path / "patches.csv", dataset.Patching(64, 32))
+    assert any(f"the patches of {gone} images" in note for note in done.notes)
+    found = done.patches
     left = {str(f) for f in (tmp_path / "p").glob("*/*.npy") if not f.name.endswith(".flags.npy")}
     assert left == {p.path for p in found}
 
@@ -277,3 +280,21 @@ def test_a_folder_that_is_somebody_elses(images: Path, tmp_path: Path) -> None:
     (tmp_path / "p").write_text("a file")
     with pytest.raises(WriteError):
         dataset.cut_patches(images, tmp_path / "p", tmp_path / "p.csv")
+
+
+def test_no_command_writes_over_what_it_reads(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, rows = tmp_path / "p.csv", cut(tmp_path, images, *SMALL)
+    before = {f: f.read_bytes() for f in (images, table, Path(rows[0].parent_path))}
+    split = ["split", "--images", images, "--patches", table, "--by-name", "--out-json"]
+    for words, said in (
+        (["manifest", images, "-o", images, "--sample", 2], "would overwrite the input"),
+        (["manifest", tmp_path / "raw", "-o", rows[0].parent_path], "would overwrite the input"),
+        (["patches", images, "-o", tmp_path / "p", "--manifest", images, *SMALL], "would overwrite the input"),
+        ([*split, tmp_path / "s.json", "--out-patches", table], "would overwrite the input"),
+        ([*split, images, "--out-patches", tmp_path / "ps.csv"], "would overwrite the input"),
+        ([*split, tmp_path / "s", "--out-patches", tmp_path / "s"], "name two files"),
+    ):
+        assert main([str(w) for w in words]) == 2
+        assert said in capsys.readouterr().err
+    assert {f: f.read_bytes() for f in before} == before
+    assert not (tmp_path / "s").exists()

@@ -12,7 +12,7 @@ import pytest
 
 from firstlight import dataset
 from firstlight.cli import main
-from firstlight.errors import ReadError
+from firstlight.errors import FrameError, ReadError
 
 made = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("skies.py"))))
 
@@ -175,3 +175,8 @@ def test_what_is_no_set_of_patches(whole: tuple[Path, Path], tmp_path: Path) -> 
     with pytest.raises(ReadError, match="holds no patch"):
         dataset.qc(tmp_path / "none.csv", whole[1])
     assert main(["qc", "--patches", str(tmp_path / "p.csv"), "--splits", str(whole[1]), "--loader"]) == 2
+
+
+def test_a_number_of_patches_below_none_is_refused(whole: tuple[Path, Path]) -> None:
+    with pytest.raises(FrameError, match="-1 patches to compare"):
+        dataset.qc(*whole, content=-1)

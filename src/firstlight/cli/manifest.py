@@ -39,10 +39,11 @@ def manifest(
     seed
         Of the sample.
     """
-    from firstlight import dataset
+    from firstlight import dataset, outputs
 
     with progress(json) as tick:
         found = dataset.catalogue(root, tick=tick)
+    outputs.spare([out], [root, *(Path(i.path) for i in found.images)])
     if sample is not None:
         found = dataset.sampled(found, sample, seed)
     dataset.write_images(out, found.images)
@@ -93,8 +94,9 @@ def patches(
     unit
         What the numbers are, where the files do not say ("adu" for pictures that hold raw counts).
     """
-    from firstlight import dataset
+    from firstlight import dataset, outputs
 
+    outputs.spare([manifest], [images])
     options = dataset.Patching(tile, stride, low, high, dtype, profile, detector, unit)
     with progress(json) as tick:
         done = dataset.cut_patches(images, out, manifest, options, tick=tick)
@@ -145,8 +147,10 @@ def split(
     by_name
         Do not look at the pixels for files that show one scene.
     """
-    from firstlight import dataset
+    from firstlight import dataset, outputs
 
+    outputs.spare([out_json, out_patches], [images, patches])
+    outputs.apart(out_json, out_patches)
     with progress(json) as tick:
         done = dataset.split_patches(
             images,

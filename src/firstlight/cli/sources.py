@@ -39,7 +39,8 @@ def sources(
         Width of a star [px]; measured from bright lone ones where it is left out.
     way
         filter: a matched filter on FILE, with the restored image's variance and lost pixels; stars: neighbours fitted and taken
-        off too, for crowded Gaussian stars; restored, peaks: search the restored image, by the star's shape or by pixels.
+        off too, for crowded fields of Gaussian stars alone, as simulated ones are: real stars' wings become stars; restored,
+        peaks: search the restored image, by the star's shape or by pixels.
     out
         Catalogue to write: .csv, .ecsv or .fits.
     detector

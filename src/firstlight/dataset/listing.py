@@ -191,11 +191,11 @@ def naming(scene: str | Path | None) -> Callable[[str], Mapping[str, str] | None
     try:
         pattern = re.compile(str(scene))
     except re.error as error:
-        raise FrameError(f"audit: scene rule {str(scene)!r} is no regular expression ({error})") from error
+        raise FrameError(f"--scene: rule {str(scene)!r} is no regular expression ({error})") from error
     if "scene" not in pattern.groupindex or (strange := set(pattern.groupindex) - set(GROUPS)):
         names = ", ".join(sorted(strange)) if "scene" in pattern.groupindex else "no group named scene"
         raise FrameError(
-            f"audit: scene rule {str(scene)!r} names {names}; expected (?P<scene>...), and {', '.join(GROUPS[1:])}"
+            f"--scene: rule {str(scene)!r} names {names}; expected (?P<scene>...), and {', '.join(GROUPS[1:])}"
         )
 
     def by_pattern(path: str) -> Mapping[str, str] | None:

@@ -220,6 +220,8 @@ def patch_values(patch: Patch) -> Array:
 
 def load_patch(patch: Patch) -> Array:
     """The scaled values of a patch as they lie in its file; raises ReadError as `patch_values` does."""
+    if not Path(patch.path).is_file():
+        raise ReadError(f"{patch.path}: no such patch; cut the patches again, or move the CSV together with them")
     data = load_tile(patch.path)
     here = (patch.height, patch.width)
     expected = [(patch.channels, *here)] + ([here] if patch.channels == 1 else [])

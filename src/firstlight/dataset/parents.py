@@ -117,7 +117,8 @@ def split_images(
     """{split: [id, ...]}, groups of ids that are one scene, and notes.
 
     Groups, in the order of their first image, are shuffled by default_rng(seed); train takes them until it has int(train n)
-    of the n images, then validation int(validation n), test the rest. A scene: files whose names say so (`scene` as in
+    of the n images, then validation int(validation n), test the rest (where it has
+    no share, the last that has one). A scene: files whose names say so (`scene` as in
     `audit`), and with `look` those whose content does. Profile "documented": every image its own group; it warns. "physical"
     gives each split with a share one group at least, where there are as many. Raises FrameError for shares that are none.
     """
@@ -183,7 +184,7 @@ def _looked(images: Sequence[Image], named: Sequence[str], joined: Groups, tick:
 
 
 def _dealt(groups: Sequence[Sequence[str]], shares: Shares, seed: int, *, whole: bool) -> dict[str, list[str]]:
-    """Groups, shuffled, to the splits in turn until each has its number of images; the last takes the rest."""
+    """Groups, shuffled, to the splits in turn until each has its number of images; the last with a share takes the rest."""
     count = sum(map(len, groups))
     quota = {k: int(getattr(shares, k) * count) for k in NAMES[:2]}
     waiting = [k for k in NAMES if getattr(shares, k) > 0]
@@ -191,7 +192,7 @@ def _dealt(groups: Sequence[Sequence[str]], shares: Shares, seed: int, *, whole:
         quota = {k: max(n, 1) if k in waiting else 0 for k, n in quota.items()}
     ids: dict[str, list[str]] = {k: [] for k in NAMES}
     for left, n in zip(range(len(groups), 0, -1), shuffled(len(groups), seed), strict=True):
-        name = next((k for k in NAMES[:2] if len(ids[k]) < quota[k]), "test")
+        name = next((k for k in NAMES[:2] if len(ids[k]) < quota[k]), "test" if whole else waiting[-1])
         empty = [k for k in waiting if not ids[k] and k != name]
         if not whole and ids[name] and len(empty) >= left:  # the groups that are left are for those that have none
             name = empty[0]

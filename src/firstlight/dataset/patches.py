@@ -111,7 +111,7 @@ def cut_patches(
     patches, failed = list[Patch](), list[tuple[str, str]]()
     with locked(out) as journal:
         journal.agree(_noted(options))
-        done = _finished(journal, {image.id for image in unique})
+        done, gone = _finished(journal, {image.id for image in unique})
         for n, image in enumerate(unique):
             if tick:
                 tick(n, len(unique), image.filename)
@@ -122,6 +122,8 @@ def cut_patches(
             except FirstlightError as error:
                 failed.append((image.path, " ".join(str(error).split()).removeprefix(f"{image.path}: ")))
     write_patches(manifest, patches)
+    if gone:
+        notes.append(f"the patches of {gone} images that {images} does not list were removed from {out}")
     return Cut(tuple(patches), tuple(failed), (*notes, *_notes(patches, options)), len(done))
 
 
@@ -131,17 +133,18 @@ def _noted(options: Patching) -> dict[str, Any]:
     return {"what": "patches", **vars(options), "detector": noted(options.detector)}
 
 
-def _finished(journal: Journal, wanted: set[str]) -> dict[str, list[Patch]]:
-    """The patches of images that are done; what a vanished image, or an interrupted run, left goes."""
-    done = {}
+def _finished(journal: Journal, wanted: set[str]) -> tuple[dict[str, list[Patch]], int]:
+    """The patches of images that are done, and how many images were done and are no longer wanted: what they left goes."""
+    done, gone = {}, 0
     for entry in list(journal.entries()):
         if entry.path in wanted and entry.whole(journal.out):
             done[entry.path] = [_placed(row, journal.out) for row in entry.rows]
         else:
+            gone += entry.path not in wanted
             _removed(journal, entry)
     for stray in journal.out.glob("*/.*.part.*.npy"):
         stray.unlink()
-    return done
+    return done, gone
 
 
 def _removed(journal: Journal, entry: Entry) -> None:

@@ -16,7 +16,7 @@ from firstlight.dataset.listing import few
 from firstlight.dataset.manifest import NAMES, Patch, load_patch, read_patches, read_splits, scalings
 from firstlight.dataset.store import TileFiles, flags_file
 from firstlight.dataset.verdict import Check
-from firstlight.errors import FirstlightError, ReadError
+from firstlight.errors import FirstlightError, FrameError, ReadError
 
 __all__ = ["Quality", "qc", "tile_rows"]
 
@@ -64,8 +64,11 @@ class Quality:
 def qc(patches: str | Path, splits: str | Path, *, content: int = CONTENT, tick: Tick | None = None) -> Quality:
     """Check patches_splits.csv against splits.json and every patch against its file; `content`: as `most` of `audit`.
 
-    Raises ReadError where a file is none of these, or the CSV holds no patch or no column split.
+    Raises ReadError where a file is none of these, or the CSV holds no patch or no column split, FrameError for `content`
+    below 0.
     """
+    if content < 0:
+        raise FrameError(f"qc: {content} patches to compare by content, expected 0 or more")
     rows, ids = read_patches(patches), read_splits(splits)
     if not rows:
         raise ReadError(f"{patches}: holds no patch; cut them with `firstlight patches`")
