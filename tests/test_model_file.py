@@ -177,3 +177,8 @@ def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
         from_checkpoint(tmp_path / "c.pt")
     with pytest.raises(ModelError, match="no such file"):
         from_checkpoint(tmp_path / "absent.pt")
+
+
+def test_a_network_of_too_few_inputs_is_refused() -> None:
+    with pytest.raises(ModelError, match="takes 1 input, prefilter 'mean' makes 2"):
+        new("seed", {"channels": 1, "base": 2})

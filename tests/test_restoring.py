@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from firstlight import Frame, Noise, Unit, io, measure, restoring, simulate
+from firstlight import Frame, Noise, Unit, io, measure, model_file, restoring, simulate
 from firstlight.cli import main
 from firstlight.frame import Observation
 
@@ -132,3 +133,19 @@ def test_options_that_disagree_are_refused_before_any_work(spots: Path, tmp_path
     assert main(["restore", str(spots), "-o", str(tmp_path / "x.fits"), *extra]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "x.fits").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*the self-check failed")  # its weights are random
+def test_a_model_without_error_bars_restores_and_is_judged_where_that_can_be(spots: Path, tmp_path: Path, capsys) -> None:
+    torch.manual_seed(0)
+    scaling = {"domain": "stabilised", "prefilter": "input"}
+    model = model_file.save(
+        model_file.new("lean", {"outputs": 1, "widths": [4, 4]}, scaling=scaling), tmp_path / "m.safetensors"
+    )
+    words = ["restore", str(spots), "--model", str(model), "-o", str(tmp_path / "r.fits")]
+    assert main([*words, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["check"]["passed"] is not True
+    assert row["check"]["chi2_expected"] == 1  # no std, no expectation below the noise
+    assert main([*words[:-1], str(tmp_path / "s.fits"), "--std"]) == 2
+    assert "gives no error bars" in capsys.readouterr().err

@@ -100,7 +100,13 @@ def new(
         "figures": dict(figures or {}),
         "firstlight": __version__,
     }
-    return Model(net, dict(scaling), axes, int(net.halo) + REACH[scaling["prefilter"]], int(net.multiple), card)  # type: ignore[arg-type]
+    made = Model(net, dict(scaling), axes, int(net.halo) + REACH[scaling["prefilter"]], int(net.multiple), card)  # type: ignore[arg-type]
+    if made.channels < 1:
+        raise ModelError(
+            f"model: {name} takes 1 input, prefilter {scaling['prefilter']!r} makes {inputs(scaling['prefilter'])} of one "
+            "channel; expected a network of as many inputs"
+        )
+    return made
 
 
 def _check_meaning(scaling: Mapping[str, Any], axes: str) -> None:

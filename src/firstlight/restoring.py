@@ -125,7 +125,7 @@ def _row(path: Path, goal: Path, found: intake.Intake, done: Outcome, kept: list
     lines += [f"  fine-tuning: {done.note}"] if done.note else []
     figures = {k: getattr(check, k) for k in ("ratio", "chi2", "chi2_expected", "lag1_y", "lag1_x", "flux", "flux_error")}
     bins = [{"low": b.low, "high": b.high, "n": b.n, "ratio": b.ratio} for b in check.by_signal]
-    told = {"passed": not check.problems, "problems": list(check.problems), **figures, "by_signal": bins}
+    told = {"passed": False if check.problems else check.passed, "problems": list(check.problems), **figures, "by_signal": bins}
     row = {"input": str(path), "output": str(goal), "unit": unit, "noise": found.source, "kept": kept, "check": told}
     summary = "\n".join([*lines, f"  self-check {check.line()}"])
     return row | ({"finetuned": done.note} if done.note else {}) | {"summary": summary}
@@ -162,7 +162,9 @@ def _named(tick: Tick, name: str, done: int, total: int, what: str) -> None:
 
 
 class _Method(NamedTuple):
-    """step(block, std), made ready for it by `ready`; how far it reaches, in blocks of so much memory; how it was tuned."""
+    """step(block, std), made ready for it by `ready`; how far it reaches, in blocks of so much memory; how it was tuned; std:
+    whether it gives standard errors.
+    """
 
     step: Callable[..., Frame]
     ready: Callable[[Frame], Frame]
@@ -171,6 +173,7 @@ class _Method(NamedTuple):
     found: Mapping[str, Any]
     note: str | None
     model: str | Model | None
+    std: bool = True
 
 
 def restored(frame: Frame, goal: Path, options: Restoration, tick: Tick = lambda done, total, what: None) -> Outcome:
@@ -218,13 +221,15 @@ class _Kept:
         self.data, self.std = (np.empty(shape, np.float32) for _ in range(2))
 
     def put(self, box: Box, block: Any, std: Any = None) -> None:
-        self.data[box.slices], self.std[box.slices] = block, std
+        self.data[box.slices] = block
+        if std is not None:
+            self.std[box.slices] = std
 
 
 def _whole(frame: Frame, method: _Method, tick: Tick) -> Frame:
     kept = _Kept(frame.shape)
-    _map(frame, method, kept, True, tick)
-    return _like(frame, method).replace(data=kept.data, std=kept.std)
+    _map(frame, method, kept, method.std, tick)
+    return _like(frame, method).replace(data=kept.data, std=kept.std if method.std else None)
 
 
 def _looks(frame: Frame, options: Restoration, method: _Method, tick: Tick) -> list[tuple[Frame, Frame]]:
@@ -237,7 +242,7 @@ def _looks(frame: Frame, options: Restoration, method: _Method, tick: Tick) -> l
         block = method.ready(frame.crop(read))
         block = block.replace(data=np.asarray(block.data))
         inside = box.within(read)
-        pairs.append((block.crop(inside), method.step(block, std=True).crop(inside)))
+        pairs.append((block.crop(inside), method.step(block, std=method.std).crop(inside)))
     return pairs
 
 
@@ -278,7 +283,8 @@ def _method(frame: Frame, options: Restoration, tick: Tick) -> _Method:
     reach = {"halo": learned.halo(frame, model=tuned.model), "multiple": learned.multiple(frame, model=tuned.model)}
     memory = options.memory * scale.BYTES_PER_PIXEL // NETWORK_BYTES
     step = partial(res.denoise, model=tuned.model, ensemble=options.ensemble)
-    return _Method(step, ready, reach, memory, tuned.found, tuned.note, tuned.model)
+    std = options.std or learned.gives_std(tuned.model)
+    return _Method(step, ready, reach, memory, tuned.found, tuned.note, tuned.model, std)
 
 
 def _as_it_is(frame: Frame) -> Frame:

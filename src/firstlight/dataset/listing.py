@@ -194,9 +194,7 @@ def naming(scene: str | Path | None) -> Callable[[str], Mapping[str, str] | None
         raise FrameError(f"--scene: rule {str(scene)!r} is no regular expression ({error})") from error
     if "scene" not in pattern.groupindex or (strange := set(pattern.groupindex) - set(GROUPS)):
         names = ", ".join(sorted(strange)) if "scene" in pattern.groupindex else "no group named scene"
-        raise FrameError(
-            f"--scene: rule {str(scene)!r} names {names}; expected (?P<scene>...), and {', '.join(GROUPS[1:])}"
-        )
+        raise FrameError(f"--scene: rule {str(scene)!r} names {names}; expected (?P<scene>...), and {', '.join(GROUPS[1:])}")
 
     def by_pattern(path: str) -> Mapping[str, str] | None:
         found = pattern.search(path)

@@ -177,6 +177,11 @@ def multiple(
     return _found(model, std).multiple
 
 
+def gives_std(model: str | Model | None) -> bool:
+    """Whether a model has a log-variance head, and with it error bars."""
+    return _found(model, False).outputs > 1
+
+
 def _found(model: str | Model | None, std: bool) -> Model:
     found = model if isinstance(model, Model) else _loaded(model)
     domain, outputs = found.scaling["domain"], found.outputs
