@@ -78,7 +78,14 @@ def test_a_network_is_no_wider_than_the_data_bear(tmp_path: Path) -> None:
     def width(planes: int, side: int) -> int:
         return _width(Planes([lambda: Plane(np.broadcast_to(np.float32(0), (1, side, side)))] * planes))
 
-    assert [width(1, 96), width(1, 512), width(4, 512), width(4, 1024), width(400, 512)] == [8, 8, 16, 32, 32]
+    assert [width(1, 96), width(1, 256), width(1, 512), width(2, 512), width(1, 1024), width(400, 512)] == [
+        8,
+        8,
+        16,
+        20,
+        32,
+        32,
+    ]
     for options, first in ((QUICK, 8), (replace(QUICK, width=16), 16)):
         train("r2r", write(tmp_path / "a.fits"), tmp_path / "m.safetensors", options)
         assert model_file.load(tmp_path / "m.safetensors").card["net"]["config"]["widths"] == [first, 2 * first, 3 * first]

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 
+from firstlight import simulate
 from firstlight.frame import Frame, Unit
 from firstlight.noise import Noise
 from firstlight.train import objectives
@@ -110,6 +112,27 @@ def test_the_risk_of_counts_is_the_error_against_truth_where_that_of_stabilised_
     assert error < 0.003
     assert off < 0.035  # 0.011 from v, the mean of 25 noisy pixels, the rest from the skewness 0.15
     assert abs(np.mean(stable)) > 3 * off
+
+
+class Smooth(nn.Module):
+    """m = the mean of 3 x 3 px."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(nn.functional.pad(x, (1,) * 4, mode="reflect"), 3, stride=1)
+
+
+def test_the_risk_of_counts_holds_on_fine_structure() -> None:
+    """Filaments narrower than the 5 px over which the variance is taken."""
+    rng = np.random.default_rng(8)
+    truth = np.stack([simulate.filaments((64, 64), rng, peak=50.0, n=6)[None] for _ in range(24)])
+    data = FAINT.sample(truth, rng).astype(np.float32)
+    batch = Batch(torch.from_numpy(data), None, None, torch.full(data.shape, float(np.sqrt(FAINT.b))))
+    told = count_risk(Smooth(), [batch], alpha=0.2, draws=4, prefilter="zero")
+    v = np.maximum(uniform_filter(data, (0, 0, 5, 5), mode="mirror"), 0) + FAINT.b
+    again = data + 0.2 * np.sqrt(v) * rng.standard_normal(data.shape)
+    found = FAINT.unstabilise(Smooth()(torch.from_numpy(FAINT.stabilise(again))).numpy())
+    true = np.mean((found - truth) ** 2 / v)
+    assert abs(told.mean() - true) < 0.02
 
 
 def test_counts_are_the_planes_before_they_are_stabilised() -> None:

@@ -207,10 +207,10 @@ def _model(method: str, options: Options, data: Path, command: str, learn: Plane
 
 
 def _width(learn: Planes) -> int:
-    """Of the first level: a network of more than a tenth as many weights as there are noisy pixels learns them by heart."""
+    """Of the first level: with more than 0.4 weights for each noisy pixel a network learns them by heart."""
     pixels = len(learn) * int(np.prod(learn[0].z.shape))
     weights = 400 * np.arange(8, WIDTH + 1, 4) ** 2  # of the lean network of each width
-    return 8 + 4 * max(int(np.searchsorted(weights, pixels / 10, side="right")) - 1, 0)
+    return 8 + 4 * max(int(np.searchsorted(weights, 0.4 * pixels, side="right")) - 1, 0)
 
 
 def _fitted(

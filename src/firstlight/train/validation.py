@@ -61,9 +61,12 @@ def count_risk(
 ) -> Array:
     """`r2r_risk` of counts, whose noise is nearer to Gaussian than that of stabilised counts, float64 (n,).
 
-    batches: of `sources.counts`. k being the counts, v their variance at the mean of 5 x 5 px, f the transform, u its inverse:
+    batches: of `sources.counts`. k being the counts, r their read noise, v their variance at the mean of 5 x 5 px, f the
+    transform, u its inverse:
 
-        risk = mean [|u(m(f(k + a sqrt(v) w))) - (k - sqrt(v) w/a)|^2 - v w^2/a^2 - v] / v
+        risk = mean [|u(m(f(k + a sqrt(v) w))) - (k - sqrt(v) w/a)|^2 - v w^2/a^2 - (k + r^2)] / v
+
+    k + r^2 has the variance as its mean also where the signal bends within 5 px; v there would make the figure too small.
 
     R2R needs e + a s w and e - s w/a to be independent, which for noise e that is not Gaussian they are not. Stabilised noise
     at 1 e- and read noise 1.6 e- has a skewness of -0.8, the counts' 0.15: there r2r_risk prefers networks that are worse.
@@ -87,10 +90,10 @@ def _count_risks(net: nn.Module, batch: Batch, alpha: float, draws: int, seed: i
             z = 2 * (batch.z + sign * alpha * w + 0.375 + square).clamp(min=0).sqrt()
             mean = estimate(net, z, prefilter).mean
             off = torch.from_numpy(noise.unstabilise(mean.double().cpu().numpy())) - batch.z.cpu()
-            excess = off * (off + (2 * sign / alpha * w).cpu()) / v.cpu()  # float64: a diverged network must be told as such
-            total += (excess * where.cpu()).sum(dim=(1, 2, 3))
+            excess = off * (off + (2 * sign / alpha * w).cpu()) - (batch.z + square).cpu()
+            total += (excess / v.cpu() * where.cpu()).sum(dim=(1, 2, 3))  # float64: a diverged network must be told as such
     pixels = where.sum(dim=(1, 2, 3)).double().cpu()
-    return _numbers((total / (2 * draws * pixels) - 1)[pixels > 0])
+    return _numbers((total / (2 * draws * pixels))[pixels > 0])
 
 
 def _one(square: torch.Tensor) -> bool:
