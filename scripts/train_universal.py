@@ -168,6 +168,15 @@ def train(net: nn.Module, pool: dict[str, list[Array]], seconds: float, seed: in
     return average
 
 
+def sources(licences: dict[str, str]) -> list[dict[str, str]]:
+    """The card's list of what was trained on."""
+    free = "CC0, public domain or no known restriction, as its data README says"
+    photos = [{"name": name, "licence": licence} for name, licence in sorted(licences.items())]
+    bundled = [{"name": f"scikit-image {name}", "licence": free} for name in BUNDLED]
+    drawn = "firstlight.simulate: filaments, spots, stars, charts of seeds 1000 to 1023, membranes, nuclei, skies 1100 to 1111"
+    return [*photos, *bundled, {"name": drawn, "licence": "BSD-3-Clause"}]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("photos", type=Path)
@@ -192,7 +201,7 @@ def main() -> None:
         config,
         scaling=scaling,
         net=net,
-        data=[{"name": p.name, "licence": licences[p.name]} for p in sorted(options.photos.glob("*.jpg"))],
+        data=sources(licences),
         command=" ".join(["python", *sys.argv]),
         seed=options.seed,
     )
