@@ -78,7 +78,7 @@ def r2r(net: nn.Module, batch: Batch, rng: torch.Generator, *, alpha: float = 1.
     The two recorrupted images have independent noise, because Cov(e + a s w, e - s w/a) = s^2 - s^2 = 0 where z has noise e
     of standard deviation s: 1 but at a few electrons, where taking it for 1 would leave noise behind or take signal off.
     There e is skewed besides, and w is drawn with its skewness over a: the third moments of both images then part as well,
-    E[(e + a s w)^2 (e - s w/a)] = s^3 (skew e - a skew w) = 0; with a = 1 they are drawn alike and part at all orders.
+    E[(e + a s w)^2 (e - s w/a)] = s^3 (skew e - a skew w) = 0.
     Small a: input nearly as noisy as the data, target very noisy; large a keeps the network from learning the noise by heart.
     """
     w = _skewed(_randn(batch.z, rng), batch.skew, alpha) * batch.spread()
