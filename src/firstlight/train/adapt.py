@@ -35,7 +35,7 @@ def finetune(
     *,
     budget: str | float | Budget = "60s",
     alpha: float = 1.0,
-    rate: float = 4e-4,
+    rate: float = 1e-4,
     batch: int = 8,
     patch: int = 64,
     validations: int = 10,
