@@ -1,8 +1,9 @@
 """firstlight on real data, through the command line as a user would: every figure of one section, or of all.
 
-python bench/real.py DATA [SECTION]     emva sprat decam acs w2s hatp32 sony mrc tooth
+python bench/real.py DATA [SECTION]     emva sprat decam acs w2s fmd rgb hatp32 stars sony mrc tooth
 
-DATA is the folder of real observations. --keep FOLDER keeps what was written.
+DATA is the folder of real observations. --keep FOLDER keeps what was written. --model FILE restores with that network where a
+section compares networks (w2s, fmd, decam, hatp32, stars), the shipped one where left out.
 """
 
 from __future__ import annotations
@@ -17,21 +18,52 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, median_filter, zoom
+from scipy.ndimage import gaussian_filter, median_filter
 from scipy.stats import sigmaclip
 
 from firstlight import Detector, Frame, Noise, calibrate, io, measure
 from firstlight.cli import main as firstlight
 from firstlight.errors import FirstlightError
-from firstlight.restore import nonlocal_means
+from firstlight.frame import Flag
+from firstlight.measure.doubts import flat_noise
+from firstlight.restore import denoise, nonlocal_means
 
 Array = NDArray[Any]
+MODELS: list[Path] = []  # of --model
+SHIPPED = Path(__file__).parents[1] / "src/firstlight/weights/universal.safetensors"
+
+
+def restorers() -> dict[str, Callable[[Frame], Any]]:
+    """Rows of every comparison: what does nothing, a Gaussian, non-local means, networks."""
+    ways: dict[str, Callable[[Frame], Any]] = {
+        "unchanged": lambda f: f.data,
+        "gauss 1 px": lambda f: gaussian_filter(np.asarray(f.data, dtype=np.float64), 1.0),
+        "gauss 2 px": lambda f: gaussian_filter(np.asarray(f.data, dtype=np.float64), 2.0),
+        "NLM": lambda f: nonlocal_means(f, std=False).data,
+    }
+    for name, path in [(p.stem, str(p)) for p in MODELS] or [("shipped", "universal")]:
+        ways[name] = partial(_network, model=path)
+    return ways
+
+
+def _network(frame: Frame, model: str) -> Any:
+    return denoise(frame, model=None if model == "universal" else model).data
+
+
+def compared(frame: Frame, target: Array) -> list[float]:
+    """PSNR after an affine fit, by row of `restorers`."""
+    return [affine_psnr(np.asarray(way(frame), dtype=np.float64), target) for way in restorers().values()]
+
+
+def head(first: str) -> None:
+    print(f"  {first:20s}" + "".join(f"{name:>14s}" for name in restorers()))
 
 
 def cli(*words: Any) -> tuple[int, str]:
@@ -95,6 +127,15 @@ def decam(data: Path, work: Path) -> None:
     pull = (image - median_filter(np.where(good, image, np.median(image[good])), 41)) * np.sqrt(weight)
     pull = pull[20:-20, 20:-20][good[20:-20, 20:-20]]
     print(f"  pull MAD x 1.4826 = {1.4826 * np.median(np.abs(pull - np.median(pull))):.3f} on {pull.size} px")
+    b = np.where(good, 1 / np.where(good, weight, 1), np.median(1 / weight[good]))  # the weights hold the sky's photons
+    flags = np.where(good, 0, int(Flag.DEFECT)).astype(np.uint8)
+    frame = Frame(image.astype(np.float32), "YX", "adu", Noise(0.0, b.astype(np.float32)), flags=flags)
+    for name, way in restorers().items():
+        try:
+            left = ((image - np.asarray(way(frame), dtype=np.float64)) * np.sqrt(weight))[good]
+            print(f"  {name:12s}residual over the weights' sigma: MAD x 1.4826 = {1.4826 * np.median(np.abs(left)):.3f}")
+        except FirstlightError as error:
+            print(f"  {name}: {error}")
 
 
 def acs(data: Path, work: Path) -> None:
@@ -117,48 +158,82 @@ def affine_psnr(x: Array, target: Array) -> float:
 
 
 def w2s(data: Path, work: Path) -> None:
-    """PSNR after an affine fit against the mean of 400 frames; its maximum is the peak."""
-    print(
-        f"  {'field':8s}{'a':>7s}{'noisy':>8s}{'gauss 1':>9s}{'gauss 2':>9s}{'restored':>10s}{'gain':>7s}{'at half size':>14s}"
-    )
-    gains = []
+    """PSNR after an affine fit against the mean of 400 frames; peak its maximum. A scene is a field, all its channels."""
+    head("field, channel")
+    scenes: dict[str, list[list[float]]] = {}
     for path in sorted((data / "microscopy/w2s").glob("input_avg1_*.tif")):
         target = np.asarray(io.read(path.with_name(path.name.replace("input_avg1", "target_avg400"))).data, dtype=np.float64)
         code, text = cli("transfer", path, "-o", work / "w2s.json")
         if code:
-            print(f"  {path.stem[-5:]:8s}refused: {text[29:110]} ...")
+            print(f"  {path.stem[-5:]:20s}refused: {text[29:110]} ...")
             continue
-        figures("restore", path, "-o", work / "w2s.npy", "--to", "npy", "--detector", work / "w2s.json")
-        y, x = np.asarray(io.read(path).data, dtype=np.float64), np.asarray(io.read(work / "w2s.npy").data, dtype=np.float64)
-        images = (y, gaussian_filter(y, 1.0), gaussian_filter(y, 2.0), x, half_size(y, work / "w2s.json"))
-        row = [affine_psnr(k, target) for k in images]
-        gains.append((row[3] - row[1], row[3] - row[2], row[4] - row[1]))
-        a = 1 / json.loads((work / "w2s.json").read_text())["gain"]
-        noisy, one, two, ours, half = row
-        print(
-            f"  {path.stem[-5:]:8s}{a:7.2f}{noisy:8.2f}{one:9.2f}{two:9.2f}{ours:10.2f}{ours - one:+7.2f}{half:14.2f}",
-            flush=True,
-        )
-    mean = np.mean(gains, axis=0)
-    print(f"  {len(gains)} fields: restored - gauss 1 px {mean[0]:+.2f} dB (least {np.min(gains, axis=0)[0]:+.2f}), "
-          f"- gauss 2 px {mean[1]:+.2f} dB; at half size - gauss 1 px {mean[2]:+.2f} dB")  # fmt: skip
+        row = compared(with_noise(path, work / "w2s.json"), target)
+        scenes.setdefault(path.stem[-5:-2], []).append(row)
+        print(f"  {path.stem[-5:]:20s}" + "".join(f"{v:14.2f}" for v in row), flush=True)
+    means = np.array([np.mean(rows, axis=0) for rows in scenes.values()])
+    print(f"  {f'mean of {len(means)} scenes':20s}" + "".join(f"{v:14.2f}" for v in means.mean(axis=0)))
+    print(f"  {'over gauss 1 px':20s}" + "".join(f"{v:+14.2f}" for v in (means - means[:, 1:2]).mean(axis=0)))
+    print(f"  {'least of scenes':20s}" + "".join(f"{v:+14.2f}" for v in (means - means[:, 1:2]).min(axis=0)))
 
 
-def half_size(y: Array, detector: Path) -> Array:
-    """Restored from sums of 2 x 2 pixels, enlarged again: what an oversampled field would bear."""
+def with_noise(path: Path, detector: Path) -> Frame:
+    frame = io.read(path)
     noise = Detector.from_dict(json.loads(detector.read_text())).noise()
-    small = y.reshape(y.shape[0] // 2, 2, y.shape[1] // 2, 2).mean(axis=(1, 3)).astype(np.float32)
-    binned = Frame(small, "YX", "adu", Noise(noise.a / 4, noise.b / 4, noise.offset))
-    return np.asarray(
-        zoom(nonlocal_means(binned, std=False).data, 2, order=3, mode="nearest", grid_mode=True), dtype=np.float64
-    )
+    return frame.replace(data=np.asarray(frame.data, dtype=np.float32), unit="adu", noise=noise)
+
+
+def fmd(data: Path, work: Path) -> None:
+    """Confocal FISH and three channels of BPAE cells against means of 50 frames; PSNR after an affine fit, peak its maximum."""
+    folder = data / "microscopy/fmd"
+    pairs = [("FISH", io.read(folder / "Confocal_FISH_3.png").data, io.read(folder / "gt_Confocal_FISH_3.png").data)]
+    raw, clean = (io.read(folder / f"confocal_BPAE_3ch_{k}.tif.gz").data for k in ("raw", "gt"))
+    pairs += [(f"BPAE channel {k}", raw[k], clean[k]) for k in range(3)]
+    head("")
+    for name, noisy, clean_one in pairs:
+        image, target = np.asarray(noisy, dtype=np.float32), np.asarray(clean_one, dtype=np.float64)
+        try:
+            noise = calibrate.transfer_single(Frame(image, "YX", "adu", Noise(1.0, 0.0))).detector.noise()
+        except FirstlightError as error:  # then from the pair: variance against the mean
+            print(f"  {name}: one image does not tell its noise ({str(error)[:90]} ...): taken from the pair")
+            slope, offset = np.polyfit(*binned(target, (image - target) ** 2), 1)
+            noise = Noise(float(slope), float(max(offset, 1e-3)), 0.0)
+        frame = Frame(image, "YX", "adu", noise)
+        seen = flat_noise(frame)
+        row = compared(frame, target)
+        print(f"  {name:20s}" + "".join(f"{v:14.2f}" for v in row), flush=True)
+        print(
+            f"    a = {noise.a:.2f}, b = {noise.b:.2f}"
+            + (f", lag-1 {seen.lag_y:+.2f} (y) {seen.lag_x:+.2f} (x)" if seen else "")
+        )
+
+
+def binned(x: Array, y: Array) -> tuple[Array, Array]:
+    """Means of y and x in 20 bins of equal number by x."""
+    parts = np.array_split(np.argsort(x, axis=None), 20)
+    return np.array([x.ravel()[p].mean() for p in parts]), np.array([y.ravel()[p].mean() for p in parts])
+
+
+def rgb(data: Path, work: Path) -> None:
+    """Pictures: what is said of their noise, and that restoring by a noise law is refused."""
+    for path in sorted((data / "astronomy/rgb").iterdir()):
+        doubts = [d for d in figures("info", path)["doubts"] if "correlated" in d]
+        code, text = cli("restore", path, "-o", work / "rgb.png")
+        print(f"  {path.name}: {doubts[0][:90] if doubts else 'no correlation seen'}")
+        print(f"    restore -> {code}: {text.strip()[-120:]}")
+
+
+def stars(data: Path, work: Path) -> None:
+    """HAT-P-32: how well a star's flux repeats over 50 frames, dual-image and on restored ones; see bench/astronomy.py."""
+    import astronomy
+
+    astronomy.repeatability(data / "astronomy/hatp32", MODELS or [SHIPPED])
 
 
 def hatp32(data: Path, work: Path) -> None:
     """50 frames stacked against single restored frames; see bench/hatp32.py."""
     import hatp32 as frames
 
-    frames.run(data / "astronomy/hatp32")
+    frames.run(data / "astronomy/hatp32", MODELS)
 
 
 def sony(data: Path, work: Path) -> None:
@@ -257,7 +332,7 @@ def tooth(data: Path, work: Path) -> None:
 
 
 SECTIONS: dict[str, Callable[[Path, Path], None]] = {
-    f.__name__: f for f in (emva, sprat, decam, acs, w2s, hatp32, sony, mrc, tooth)
+    f.__name__: f for f in (emva, sprat, decam, acs, w2s, fmd, rgb, hatp32, stars, sony, mrc, tooth)
 }
 
 
@@ -266,7 +341,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("section", nargs="?", choices=[*SECTIONS], help="all of them where left out")
     parser.add_argument("--keep", type=Path, help="folder for the files written, kept")
+    parser.add_argument("--model", type=Path, nargs="*", default=[])
     given = parser.parse_args()
+    MODELS.extend(given.model)
     for name in [given.section] if given.section else SECTIONS:
         print(f"{name}: {SECTIONS[name].__doc__}", flush=True)
         start = time.process_time()

@@ -6,9 +6,9 @@ PHOTOS: a folder of photographs that may be trained on (JPEG) with their licence
 are shrunk by 2, 3, 4, 6 and 8 in linear light, which removes compression and noise. With them photographs that come with
 scikit-image (never astronaut, coffee or camera, which the benchmark judges on), filaments, membranes, nuclei, spots, star
 fields with galaxies and charts of firstlight.simulate from seeds of their own. Each step draws 8 patches of 64 px, a signal
-level (6 to 1500 e-, star fields 4 to 300 e- of sky) and a read noise (0.3 to 13 e-; one step in four with heavy tails, row noise,
-rounding and a full well besides), and asks for E[stabilise(y) | truth]: objective `supervised` with residuals beyond 5 held
-there. CPU seconds of one thread.
+level (6 to 1500 e-, star fields 4 to 300 e- of sky) and a read noise (0.3 to 13 e-; one step in four with heavy tails, row
+noise, rounding and a full well besides), and asks for E[stabilise(y) | truth]: objective `supervised` with residuals beyond 5
+held there. CPU seconds of one thread.
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ from firstlight import Detector, calibrate, io, measure
 from firstlight.cli import main
 from firstlight.intake import check_white
 
+# dead margins, and noise that was taken from the image itself: the self-check says so, and these tests judge by other figures
+pytestmark = pytest.mark.filterwarnings("ignore:.*self-check failed")
+
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -91,15 +94,15 @@ def test_w2s_field_that_cannot_tell_says_so(data: Path, cli: Any) -> None:
 
 
 def test_crowded_field_is_restored_and_gains(data: Path, cli: Any, tmp_path: Path) -> None:
-    """HAT-P-32: unresolved stars look like correlated noise, and no more than the restorer bears."""
+    """HAT-P-32: unresolved stars look like correlated noise, and no more than the restorer bears; noise as bench/hatp32.py."""
     paths = sorted(found(data / "astronomy/hatp32").glob("*.FITS.gz"))[20:28]
     frames = [io.read(p) for p in paths]
     hot = calibrate.flag_hot_pixels(frames[0], reference=frames).flags
     clean = [f.replace(data=np.asarray(f.data) - np.float32(np.mean(f.data[200:300, 250:400])), flags=hot) for f in frames]
-    detector = f"gain=0.82,read_noise=0.84,offset={np.median(frames[4].data)}"
+    detector = f"gain=32,read_noise=34,offset={np.median(frames[4].data)}"
     assert cli("restore", paths[4], "-o", tmp_path / "x.fits", "--detector", detector)[0] == 0
     moved = calibrate.register([clean[4], *clean[:4], *clean[5:]])
-    check_white(calibrate.assign(frames[4].replace(flags=hot), detector=Detector(0.82, 0.84, 360.0)))
+    check_white(calibrate.assign(frames[4].replace(flags=hot), detector=Detector(32.0, 34.0, 360.0)))
     stack = calibrate.combine(moved[1:]).data
     sky = (np.abs(stack - np.median(stack)) < 3) & (hot == 0)
     sky[:40], sky[-40:], sky[:, :60], sky[:, -60:] = False, False, False, False

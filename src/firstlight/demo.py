@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight import calibrate as cal
-from firstlight import intake, io, jobs, outputs
+from firstlight import intake, io, jobs, outputs, restoring
 from firstlight import measure as mea
 from firstlight.errors import FirstlightError, ReadError
 from firstlight.frame import Frame, Unit
@@ -113,7 +113,7 @@ def _goals(cases: list[Case], folder: Path) -> list[Path]:
 
 def _one(case: Case, goal: Path) -> tuple[dict[str, Any], mea.Entry]:
     frame, source = _ready(case)
-    jobs.restored(frame, goal, jobs.Restoration(std=True))
+    restoring.restored(frame, goal, restoring.Restoration(std=True))
     restored = io.read(goal)
     truth = None if case.truth is None else io.read(case.truth)
     figures = mea.measure(frame, restored, truth)

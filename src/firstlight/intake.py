@@ -11,12 +11,12 @@ import numpy as np
 
 from firstlight import calibrate, domains, io
 from firstlight.errors import FirstlightError, FrameError, ReadError
-from firstlight.frame import Frame, Unit
+from firstlight.frame import Frame, Record, Unit
 from firstlight.geometry import Mosaic
 from firstlight.measure.doubts import flat_noise
 from firstlight.noise import Detector, Noise, Unmodelled
 
-__all__ = ["Intake", "check_white", "complete", "load", "read_detector", "to_electrons", "with_bias"]
+__all__ = ["Intake", "check_white", "complete", "hashed", "load", "read_detector", "to_electrons", "with_bias"]
 
 # Lag-1 correlation above which, by three of its standard errors, a white-noise model is refused. bench/white.py: up to it
 # chi-square over its expectation stays within 0.91 to 1.03 and the std honest to 13 % on every scene, at a cost of 0.8 dB
@@ -64,6 +64,12 @@ def load(path: str | Path, *, detector: str | None = None, unit: str | None = No
     `unit` reinterprets the numbers ("adu" for a picture file that holds raw counts). Raises as `io.read` does.
     """
     return complete(io.read(path, ext), detector=detector, unit=unit)
+
+
+def hashed(frame: Frame, path: Path) -> Frame:
+    """The frame with the file that it was read from, and its sha256, in its history."""
+    record = Record("io.read", {"path": path.name}, {path.name: io.sha256(path)})
+    return frame.replace(history=(*frame.history, record))
 
 
 def complete(frame: Frame, *, detector: str | None = None, unit: str | None = None) -> Intake:

@@ -6,43 +6,36 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from firstlight import calibrate as cal
-from firstlight import intake, io, outputs, scale, tomography
+from firstlight import intake, io, outputs, tomography
 from firstlight import measure as mea
 from firstlight import recipe as rec
-from firstlight import restore as res
 from firstlight.atomic import replacing, write_text
-from firstlight.box import Box
 from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
 from firstlight.facts import flag_counts, flagged, plain
-from firstlight.frame import Frame, Record, Unit
+from firstlight.frame import Frame, Unit
 from firstlight.noise import Detector, Noise, Unmodelled
 
 __all__ = [
     "Calibration",
     "Checked",
-    "Restoration",
     "Scanning",
     "calibrate",
     "calibrated",
     "center",
     "check",
     "measure",
-    "restore",
-    "restored",
     "run",
     "sources",
     "transfer",
 ]
 
 Tick = Callable[[int, int, str], None]
-NETWORK_BYTES = 150  # a pixel read, the peak of a network in float32 with its standard error
 Scanning = tomography.Resources
 
 
@@ -59,29 +52,8 @@ class Calibration:
     hot_pixels: bool = False
 
 
-@dataclass(frozen=True)
-class Restoration:
-    """Options of `restore`, as the CLI's flags; memory in bytes."""
-
-    detector: str | None = None
-    unit: str | None = None
-    ext: str | None = None
-    strength: float | None = None
-    std: bool = False
-    to: str | None = None
-    memory: int = scale.MEMORY
-    assume_white: bool = False
-    resume: bool = False
-    model: str | None = None
-
-
-def _hashed(frame: Frame, path: Path) -> Frame:
-    record = Record("io.read", {"path": path.name}, {path.name: io.sha256(path)})
-    return frame.replace(history=(*frame.history, record))
-
-
 def calibrate(lights: Sequence[Path], out: Path, options: Calibration, *, stack: bool, tick: Tick) -> list[dict[str, Any]]:
-    """Calibrate files into `out`; returns one row per output: input, output, unit, flags, summary; see `_each` for errors."""
+    """Calibrate files into `out`; returns one row per output: input, output, unit, flags, summary; errors: `outputs.each`."""
     others = (options.bias, options.dark, options.flat)
     outputs.distinct(lights if stack else lights[:1], *others)
     goals = [outputs.target(lights[0], out, False)] if stack else outputs.targets(lights, out)
@@ -91,7 +63,7 @@ def calibrate(lights: Sequence[Path], out: Path, options: Calibration, *, stack:
         done = []
         for i, path in enumerate(lights):
             tick(i, len(lights), path.name)
-            with _naming(path):
+            with outputs.naming(path):
                 done.append(calibrated(path, options, masters))
         return [_written(cal.combine(cal.register(done)), lights[0], goals[0], out)]
 
@@ -99,32 +71,7 @@ def calibrate(lights: Sequence[Path], out: Path, options: Calibration, *, stack:
         tick(lights.index(path), len(lights), path.name)
         return _written(calibrated(path, options, masters), path, goal, out)
 
-    return _each(lights, goals, one)
-
-
-def _each(files: Sequence[Path], goals: Sequence[Path], work: Callable[[Path, Path], dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row per file; where there are several, one that fails is a row with `error` and no output, and the rest goes on."""
-    rows = []
-    for path, goal in zip(files, goals, strict=True):
-        try:
-            with _naming(path):
-                rows.append(work(path, goal))
-        except FirstlightError as error:
-            if len(files) == 1:
-                raise
-            rows.append({"input": str(path), "output": None, "error": str(error)})
-    return rows
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Errors say which file they are about."""
-    try:
-        yield
-    except FirstlightError as error:
-        if str(path) in str(error):
-            raise
-        raise type(error)(f"{path}: {error}") from error
+    return outputs.each(lights, goals, one)
 
 
 def _written(frame: Frame, source: Path, path: Path, out: Path) -> dict[str, Any]:
@@ -156,7 +103,7 @@ def _masters(options: Calibration, light: Path) -> dict[str, list[Frame]]:
 def calibrated(path: Path, options: Calibration, masters: dict[str, list[Frame]] | None = None) -> Frame:
     """One light, calibrated; a scan that holds its own white and dark frames becomes transmission."""
     found = intake.load(path, detector=options.detector, unit=options.unit)
-    frame = _hashed(found.frame, path)
+    frame = intake.hashed(found.frame, path)
     masters = _masters(options, path) if masters is None else masters
     if "A" in frame.axes and not any(masters.values()):
         return _transmission(frame, path)
@@ -208,7 +155,7 @@ def transfer(
     outputs.spare([p for p in (out, plot) if p is not None], flats, darks)
     if out is not None and out.suffix.lower() in io.FORMATS:
         raise WriteError(f"{out}: is named like an image, and a detector file is JSON; name it .json")
-    with _naming(flats[0]) if len(flats) == 1 else nullcontext():
+    with outputs.naming(flats[0]) if len(flats) == 1 else nullcontext():
         result = _curve(flats, darks, unit, gain)
     detector: Detector = result.detector
     if out is not None:
@@ -256,74 +203,6 @@ def _transfer_text(d: Detector, efficiency: float | None) -> str:
     return "\n".join(rows + ([line("efficiency", efficiency, None, "")] if efficiency is not None else []))
 
 
-def restore(files: Sequence[Path], out: Path, options: Restoration, tick: Tick) -> list[dict[str, Any]]:
-    """Restore files into `out`, block by block; returns one row per file: input, output, unit, noise source, summary.
-
-    Errors as in `_each`.
-    """
-
-    def one(path: Path, goal: Path) -> dict[str, Any]:
-        if options.resume and goal.exists():
-            return {"input": str(path), "output": str(goal), "skipped": True, "summary": "is there already"}
-        found = intake.load(path, detector=options.detector, unit=options.unit, ext=options.ext)
-        if not options.assume_white:
-            intake.check_white(found.frame)
-        with outputs.placed(goal, out):
-            restored(_hashed(found.frame, path), goal, options, partial(_named, tick, path.name))
-        unit = str(found.frame.unit)
-        kept = _others(path, options.ext)
-        summary = f"[{unit}] noise from {found.source}" + (f"; unchanged: {', '.join(kept)}" if kept else "")
-        row = {"input": str(path), "output": str(goal), "unit": unit, "noise": found.source}
-        return row | {"kept": kept, "summary": summary}
-
-    goals = outputs.targets(files, out, options.to)
-    outputs.spare(goals, files)
-    return _each(files, goals, one)
-
-
-def _others(path: Path, ext: str | None) -> list[str]:
-    """Names of the images in a file beside the one that is restored: they are copied as they are."""
-    names = list(io.read_set(path))
-    chosen = ext if ext in names else names[0]
-    return [n for n in names if n != chosen]
-
-
-def _named(tick: Tick, name: str, done: int, total: int) -> None:
-    tick(done, total, name)
-
-
-def restored(frame: Frame, goal: Path, options: Restoration, tick: Callable[[int, int], None] | None = None) -> Frame:
-    """Restore one frame into the file `goal` within the memory stated; returns the frame without its data read."""
-    frame = flagged(frame)
-    flag = frame.observation.saturation is not None and frame.unit is Unit.ADU and frame.flags is None
-    method, reach = _method(frame, options)
-
-    def step(block: Frame) -> Frame:
-        return method(cal.flag_saturated(block) if flag else block)
-
-    corner = Box((0,) * len(frame.shape), tuple(min(n, 32) for n in frame.shape))
-    like = step(frame.crop(corner))
-    like = frame.replace(noise=like.noise, unit=like.unit, history=like.history, std=None)
-    with io.create(goal, like, dtype=np.float32, std=options.std) as writer:
-        scale.map_blocks(step, frame, writer, tick=tick, **reach)
-    return like
-
-
-def _method(frame: Frame, options: Restoration) -> tuple[Callable[[Frame], Frame], dict[str, int]]:
-    """The step, and how far it reaches in blocks of so much memory: a network where one is named, else non-local means."""
-    if options.model is None:
-        params: dict[str, Any] = {"std": options.std} | ({} if options.strength is None else {"strength": options.strength})
-        return partial(res.nonlocal_means, **params), {"halo": res.halo(frame), "memory": options.memory}
-    if options.strength is not None:
-        raise FrameError("restore: --strength is for non-local means, a network has none; leave out --strength or --model")
-    from firstlight.restore import learned
-
-    named = None if options.model == "universal" else options.model
-    reach = {"halo": learned.halo(frame, model=named), "multiple": learned.multiple(frame, model=named)}
-    memory = options.memory * scale.BYTES_PER_PIXEL // NETWORK_BYTES
-    return partial(res.denoise, model=named, std=options.std), reach | {"memory": memory}
-
-
 def measure(
     file: Path,
     restored: Path | None,
@@ -364,17 +243,18 @@ def sources(
     *,
     threshold: float,
     fwhm: float | None,
+    way: str = "filter",
     detector: str | None = None,
     unit: str | None = None,
     ext: str | None = None,
     assume_white: bool = False,
 ) -> tuple[dict[str, Any], str]:
-    """Stars of a file, detected on `restored` where given, measured on `file`; returns (JSON figures, text), writes `out`."""
+    """Stars of a file, `restored` helping where given, measured on `file`; returns (JSON figures, text), writes `out`."""
     if out is not None and out.suffix.lower() not in CATALOGUES:
         raise WriteError(f"{out}: a catalogue is {', '.join(CATALOGUES)}; name it so")
     if out is not None:
         outputs.spare([out], [p for p in (file, restored) if p is not None])
-    with _naming(file):
+    with outputs.naming(file):
         frame = intake.load(file, detector=detector, unit=unit, ext=ext).frame
         if not assume_white:
             intake.check_white(frame, "measuring fluxes")
@@ -382,7 +262,7 @@ def sources(
         if frame.observation.saturation is not None and frame.unit is Unit.ADU and frame.flags is None:
             frame = cal.flag_saturated(frame)
         frame, better, _ = _one_unit(frame, None if restored is None else io.read(restored, ext), None)
-        table = mea.sources(frame, restored=better, threshold=threshold, fwhm=fwhm)
+        table = mea.sources(frame, restored=better, threshold=threshold, fwhm=fwhm, way=way)
     if out is not None:
         _catalogue(table, out)
     found = [{k: _number(row[k]) for k in table.colnames} for row in table]
@@ -409,7 +289,8 @@ def _catalogue(table: Any, out: Path) -> None:
 
 def _sources_text(table: Any, out: Path | None) -> str:
     m = table.meta
-    where = "on the restored image, measured on the calibrated one" if m["dual"] else "and measured on the same image"
+    searched = "the restored image" if m["way"] in ("restored", "peaks") else "the calibrated image, the restored one helping"
+    where = f"on {searched}, measured on the calibrated one" if m["dual"] else "and measured on the same image"
     head = f"{len(table)} sources above {m['threshold']:g} standard errors, detected {where}"
     rows = [head, f"FWHM {m['fwhm']:.3g} px, aperture {m['radius']:.3g} px, sky {m['inner']:.3g} to {m['outer']:.3g} px"]
     names = [k for k in table.colnames if k not in ("background_std", "area")]
@@ -535,7 +416,7 @@ def _scan(
 ) -> dict[str, Any]:
     goal = outputs.volume(file, out, options.suffix)
     outputs.spare([goal, *([scan.save_projections] if scan.save_projections else [])], files)
-    with _naming(file):
+    with outputs.naming(file):
         job = tomography.prepared(frame, bound, options, scan)
         with outputs.placed(goal, out):
             row = tomography.run(job, file, goal, scan, detector=detector, tick=tick, say=say)
@@ -546,7 +427,7 @@ def center(file: Path, *, sheet: Path | None, detector: str | None = None, **opt
     """The rotation axis of a scan; options as tomography.find takes them."""
     if sheet is not None:
         outputs.spare([sheet], [file])
-    with _naming(file):
+    with outputs.naming(file):
         return tomography.find(intake.load(file, detector=detector).frame, sheet=sheet, **options)
 
 

@@ -20,6 +20,7 @@ from firstlight.nets import build
 __all__ = ["FORMAT", "Model", "from_checkpoint", "load", "new", "save", "shipped"]
 
 FORMAT = 1
+ODD = (EOFError, AttributeError, TypeError, OverflowError)  # what torch.load raises besides on bytes that are no pickle
 KEY = "firstlight"  # of the header's metadata
 STABILISED = {"domain": "stabilised", "prefilter": "mean"}
 # Document 3's pipeline: percentiles of each tile, the network's output is the image itself
@@ -179,7 +180,8 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise ModelError(f"{path}: no such file; name a model written by firstlight (.safetensors)")
     if path.suffix in (".pt", ".pth", ".ckpt"):
         raise ModelError(
-            f"{path}: a pickled checkpoint, expected .safetensors; convert it once with model_file.from_checkpoint"
+            f"{path}: a pickled checkpoint, expected .safetensors; convert it once with `firstlight convert` "
+            "(model_file.from_checkpoint)"
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -246,13 +248,14 @@ def from_checkpoint(path: str | Path) -> Model:
     Read through torch.load(weights_only=True), and never written again. Raises ModelError for what is no such checkpoint.
     """
     import pickle
+    import struct
 
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"{path}: no such file; name a checkpoint (.pt)")
     try:
         raw = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (pickle.UnpicklingError, struct.error, RuntimeError, OSError, ValueError, LookupError, *ODD) as error:
         raise ModelError(
             f"{path}: cannot be read as plain weights ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
             "expected a whole file of tensors, which runs no code"

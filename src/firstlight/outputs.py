@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from firstlight import io
-from firstlight.errors import FrameError, WriteError
+from firstlight.errors import FirstlightError, FrameError, WriteError
 
-__all__ = ["distinct", "folder", "placed", "spare", "stem", "target", "targets", "volume"]
+__all__ = ["distinct", "each", "folder", "naming", "placed", "spare", "stem", "target", "targets", "volume"]
 
 CAMERA = (".arw", ".raf", ".nef", ".cr2", ".cr3")  # read only: a mosaic is written as DNG
 
@@ -120,3 +121,28 @@ def distinct(*groups: Sequence[Path]) -> None:
         twin = seen.setdefault(os.path.realpath(path), path)
         if twin is not path:
             raise FrameError(f"{path}: given twice{'' if twin == path else f', also as {twin}'}; name each exposure once")
+
+
+def each(files: Sequence[Path], goals: Sequence[Path], work: Callable[[Path, Path], dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row per file; where there are several, one that fails is a row with `error` and no output, and the rest goes on."""
+    rows = []
+    for path, goal in zip(files, goals, strict=True):
+        try:
+            with naming(path):
+                rows.append(work(path, goal))
+        except FirstlightError as error:
+            if len(files) == 1:
+                raise
+            rows.append({"input": str(path), "output": None, "error": str(error)})
+    return rows
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors say which file they are about."""
+    try:
+        yield
+    except FirstlightError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error

@@ -11,7 +11,8 @@ import pytest
 from firstlight import io
 from firstlight.box import Box
 from firstlight.errors import FrameError, ReadError, WriteError
-from firstlight.frame import Flag, Frame, Unit
+from firstlight.frame import Flag, Frame, Observation, Unit
+from firstlight.io.picture import Alpha
 from firstlight.noise import Noise, Unmodelled
 
 
@@ -82,9 +83,30 @@ def test_what_a_picture_does_not_hold(tmp_path: Path) -> None:
         io.write(counts, tmp_path / "a.png")
     with pytest.raises(WriteError, match="CYX"):
         io.write(display(codes((2, 4, 4)), "TYX"), tmp_path / "a.png")
-    with pytest.raises(WriteError, match="loses detail"):
-        io.write(display(codes((4, 4))), tmp_path / "a.jpg")
+    with pytest.raises(WriteError, match="8 bits, not 16"):
+        io.write(display(codes((4, 4)).astype(np.uint16)), tmp_path / "a.jpg")
+    clear = display(codes((4, 4)).astype(np.uint8))
+    clear = clear.replace(observation=Observation(header=Alpha(np.full((4, 4), 9, np.uint8))))
+    with pytest.raises(WriteError, match="no opacity"):
+        io.write(clear, tmp_path / "a.jpg")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("shape", [(40, 56), (3, 40, 56)])
+def test_jpeg_is_written_with_a_warning_and_read_by_opencv(shape: tuple[int, ...], real: bool, tmp_path: Path) -> None:
+    y, x = np.mgrid[0:40, 0:56]
+    smooth = np.broadcast_to(np.rint(100 + 2 * y + x / 2), shape).astype(np.uint8).copy()
+    smooth[..., 10:20, 10:20] //= 2
+    path, axes = tmp_path / "a.jpg", "YX" if len(shape) == 2 else "CYX"
+    with pytest.warns(UserWarning, match="JPEG loses detail"):
+        io.write(display(smooth / 255 if real else smooth, axes), path)
+    seen = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert seen.shape == (40, 56, *shape[:-2])
+    assert seen.dtype == np.uint8
+    plane = seen if seen.ndim == 2 else np.moveaxis(seen[..., ::-1], 2, 0)
+    assert np.abs(plane.astype(int) - smooth).mean() < 1.5
+    assert io.read(path).axes == axes
 
 
 def claims(width: int, height: int, body: bytes = b"") -> bytes:

@@ -69,7 +69,7 @@ def test_every_bright_star_is_found_once_at_its_place() -> None:
 def test_detection_looks_at_the_restored_image_in_units_of_the_calibrated_ones_noise() -> None:
     y = frame(np.full((128, 128), 40.0), 4)
     hidden = frame(scene([simulate.Star(60.3, 70.2, 400.0)]), None).replace(noise=Unmodelled("restored"))
-    found = detect(y, restored=hidden, threshold=4.0, fwhm=2.5)
+    found = detect(y, restored=hidden, threshold=4.0, fwhm=2.5, way="restored")
     k = simulate.render((128, 128), [simulate.Star(60.3, 70.2, 1.0)], fwhm=2.5)
     assert [found.y[0], found.x[0]] == pytest.approx([60.3, 70.2], abs=0.03)
     v = NOISE.variance(scene([simulate.Star(60.3, 70.2, 400.0)]))
@@ -100,6 +100,8 @@ def test_what_cannot_be_searched_is_refused() -> None:
             detect(bad, fwhm=2.5)
     with pytest.raises(FrameError, match="restored has shape"):
         detect(flat, restored=frame(np.ones((60, 64))), fwhm=2.5)
+    with pytest.raises(FrameError, match="way 'guess', expected one of filter, stars"):
+        detect(flat, fwhm=2.5, way="guess")
     for options in ({"threshold": 0.0, "fwhm": 2.5}, {"fwhm": 0.0}, {"fwhm": np.nan}):
         with pytest.raises(FrameError, match="expected a positive number"):
             detect(flat, **options)

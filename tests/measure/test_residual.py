@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstlight import Flag, Frame, Mosaic, Noise, Unmodelled, measure
+from firstlight import Box, Flag, Frame, Mosaic, Noise, Unmodelled, measure
 from firstlight.errors import FrameError
 from firstlight.geometry import BAYER
-from firstlight.measure import residual
+from firstlight.measure import judged, residual
 
 SHAPE = (160, 200)
 
@@ -187,3 +187,30 @@ def test_names_stay_functions_after_their_modules_are_imported() -> None:
 
     assert callable(measure.residual)
     assert callable(measure.fidelity)
+
+
+def test_parts_are_judged_as_the_whole_and_flux_is_balanced() -> None:
+    frame, truth = noisy(12, Noise(2.0, 4.0, offset=100.0))
+    clean = like(frame, truth)
+    whole, parts = residual(frame, clean), [Box((0, 0), (70, 200)), Box((70, 0), SHAPE)]
+    assert judged([(frame.crop(b), clean.crop(b)) for b in parts]).chi2 == pytest.approx(whole.chi2)
+    assert abs(whole.flux - 1) < 5 * whole.flux_error
+    assert whole.flux_error == pytest.approx(np.sqrt(np.sum(2 * (truth - 100) + 4)) / np.sum(frame.data - 100), rel=1e-3)
+    assert not whole.problems
+    assert whole.line().startswith("good: chi-square 0.994 of its expectation (0.978 to")
+    dimmer = residual(frame, like(frame, 100 + 0.95 * (truth - 100)))
+    assert dimmer.flux == pytest.approx(0.95, abs=0.005)
+    assert any(p.startswith("flux 0.9") for p in dimmer.problems)
+    dark = Noise(1.0, 4.0, offset=100.0)
+    blank = Frame(dark.sample(np.full(SHAPE, 100.0), np.random.default_rng(1)), "YX", "electron", dark)
+    assert residual(blank, like(blank, np.full(SHAPE, 100.0))).flux is None
+    with pytest.raises(FrameError, match="no part"):
+        judged([])
+
+
+def test_a_bin_that_is_wrong_or_structure_that_is_left_fails_alone() -> None:
+    frame, truth = noisy(13, Noise(1.0, 4.0), (400, 500))
+    bad = np.where(np.abs(truth - 200) < 20, truth + 12, truth)
+    assert any("at signal" in p for p in residual(frame, like(frame, bad)).problems)
+    columns = 12 * np.repeat(np.random.default_rng(5).standard_normal((400, 250)), 2, axis=1)
+    assert any("neighbouring" in p for p in residual(frame, like(frame, truth + columns)).problems)

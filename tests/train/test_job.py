@@ -15,7 +15,8 @@ from firstlight.errors import FrameError, ModelError, WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.noise import Noise, Unmodelled
 from firstlight.train import METHODS, Options, train
-from firstlight.train.job import measured
+from firstlight.train.batches import Plane, Planes
+from firstlight.train.job import _width, measured
 
 made = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "dataset" / "sets.py")))
 NOISE = Noise(1.0, 2.5, 0.0)
@@ -68,9 +69,39 @@ def test_correlated_noise_is_refused_assumed_white_or_given_a_wider_hole(tmp_pat
     with pytest.raises(FrameError, match=r"correlate.*--widen"):
         train("n2v", path, out, QUICK)
     with pytest.raises(FrameError, match="correlate"):
-        train("r2r", path, out, replace(QUICK, widen=True))
+        train("r2r", path, out, QUICK)
     assert train("n2v", path, out, replace(QUICK, widen=True))["risk_is"] == "held-out loss"
     assert train("r2r", path, out, replace(QUICK, assume_white=True))["steps"] == 4
+
+
+def test_a_network_is_no_wider_than_the_data_bear(tmp_path: Path) -> None:
+    def width(planes: int, side: int) -> int:
+        return _width(Planes([lambda: Plane(np.broadcast_to(np.float32(0), (1, side, side)))] * planes))
+
+    assert [width(1, 96), width(1, 512), width(4, 512), width(4, 1024), width(400, 512)] == [8, 8, 16, 32, 32]
+    for options, first in ((QUICK, 8), (replace(QUICK, width=16), 16)):
+        train("r2r", write(tmp_path / "a.fits"), tmp_path / "m.safetensors", options)
+        assert model_file.load(tmp_path / "m.safetensors").card["net"]["config"]["widths"] == [first, 2 * first, 3 * first]
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "message"),
+    [
+        ("r2r", {"widen": True}, "--widen is of n2v, n2v2 alone"),
+        ("masked-l2", {"widen": True}, "--widen is of n2v, n2v2 alone"),
+        ("n2v", {"alpha": 0.3}, "--alpha is of r2r alone"),
+        ("r2r", {"hole": 3}, "--hole is of n2v, n2v2, masked-l2 alone"),
+        ("n2n", {"colour": True}, "--colour is of"),
+        ("r2r", {"start": Path("m.safetensors"), "prefilter": "zero"}, "--prefilter is for a new network"),
+        ("r2r", {"net": "seed", "prefilter": "zero"}, "takes no --prefilter"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:masked-l2")
+def test_options_that_would_do_nothing_are_refused(
+    method: str, option: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FrameError, match=message):
+        train(method, write(tmp_path / "a.fits"), tmp_path / "m.safetensors", replace(QUICK, **option))
 
 
 def test_unknown_noise_trains_by_what_needs_none(tmp_path: Path) -> None:

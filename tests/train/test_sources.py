@@ -87,6 +87,31 @@ def test_pairs_are_two_exposures_of_one_scene_or_refused() -> None:
         sources.pairs([takes[0], other])
     with pytest.raises(FrameError, match="two or more"):
         sources.pairs(takes[:1])
+    (one,) = (frame(np.stack([np.asarray(f.data) for f in takes]), "TYX"),)
+    assert all(np.array_equal(sources.pairs([one])[k].z, planes[k].z) for k in range(3))
+
+
+def test_pairs_that_drifted_are_moved_by_whole_pixels_or_refused_with_figures() -> None:
+    wide = 10 * simulate.spots((160, 160), np.random.default_rng(4)) + 10
+    half = (wide + np.roll(wide, 1, axis=1)) / 2  # half a pixel along x
+
+    def taken(scene: np.ndarray, y: int, x: int, seed: int) -> Frame:  # type: ignore[type-arg]
+        return frame(NOISE.sample(scene[y : y + 128, x : x + 128], np.random.default_rng(seed)))
+
+    first, drifted, between = taken(wide, 10, 10, 1), taken(wide, 14, 7, 2), taken(half, 10, 10, 3)
+    plane = sources.pairs([first, drifted])[0]
+    assert plane.target is not None
+    assert plane.valid is not None
+    moved = NOISE.stabilise(np.asarray(drifted.data)).astype(np.float32)
+    assert np.array_equal(plane.target[0, 4:, :-3], moved[:-4, 3:])
+    assert not plane.valid[0, :4].any()
+    assert not plane.valid[0, :, -3:].any()
+    assert plane.valid[0, 4:, :-3].all()
+    assert np.mean((plane.z - plane.target)[plane.valid] ** 2) == pytest.approx(2, abs=0.1)
+    with pytest.raises(FrameError, match=r"whole pixels leave \(.*0\.[3-7].* px and no"):
+        sources.pairs([first, between])
+    far = taken(np.roll(half, (3, 2), axis=(0, 1)), 10, 10, 4)  # its partner is the frame half a pixel off too
+    assert np.array_equal(sources.pairs([first, between, drifted, far])[0].z, plane.z)
 
 
 def test_a_folder_gives_every_image_in_order_and_names_the_one_that_fails(tmp_path: Path) -> None:

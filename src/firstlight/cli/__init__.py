@@ -10,11 +10,13 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from firstlight import __version__
+from firstlight.cli.evaluate import analyze, convert, detections, evaluate, preview, whole
+from firstlight.cli.manifest import manifest, patches, qc, split
 from firstlight.cli.options import Files, Json, MaybeOut, Out, Switch, size
 from firstlight.cli.recipes import center, check, run
 from firstlight.cli.sources import sources
@@ -35,8 +37,10 @@ app = App(
 )
 
 app.command(tiles)
-for command in (check, run, center, sources, train):
+for command in (check, run, center, sources, train, manifest, patches, split, qc):
     app.command(command)
+for door in (convert, whole, preview, evaluate, detections, analyze):
+    app.command(door)
 
 
 @app.command
@@ -159,9 +163,14 @@ def restore(
     detector: str | None = None,
     unit: str | None = None,
     ext: str | None = None,
-    strength: float | None = None,
+    method: Literal["network", "means"] | None = None,
     model: str | None = None,
+    strength: float | None = None,
     std: Switch = False,
+    samples: int | None = None,
+    seed: int = 0,
+    finetune: str | None = None,
+    keep_model: Path | None = None,
     to: str | None = None,
     memory: str = "1G",
     assume_white: Switch = False,
@@ -182,12 +191,23 @@ def restore(
         What the numbers are, where the file does not say ("adu" for a picture that holds raw counts).
     ext
         One of several images in the file: "SCI,2", "white", 3.
-    strength
-        Smoothing, relative to the default 1.
+    method
+        network (default), or means: non-local means, without any training.
     model
-        A trained network instead of non-local means: universal, which comes with firstlight, or a model file.
+        The network: universal (default), which comes with firstlight, or a model file.
+    strength
+        Smoothing of the non-local means, relative to 1; it alone asks for them.
     std
         Also write the standard error per pixel.
+    samples
+        Write so many draws from what the truth may be, as the leading axis S, instead of its mean.
+    seed
+        Seed of the samples and of the fine-tuning.
+    finetune
+        Adapt the network to this very file first, in so much processor time: 60s, 5m, or "500 steps". It is kept where
+        held-out pixels say that it is better.
+    keep_model
+        Write the network that was used after fine-tuning (.safetensors).
     to
         Format of the outputs, as an extension: fits, ome.tif, mrc, zarr, npy, ...
     memory
@@ -197,11 +217,27 @@ def restore(
     resume
         Leave outputs that already exist as they are.
     """
-    from firstlight import jobs
+    from firstlight import restoring
 
-    options = jobs.Restoration(detector, unit, ext, strength, std, to, size(memory), assume_white, resume, model)
+    options = restoring.Restoration(
+        detector=detector,
+        unit=unit,
+        ext=ext,
+        method=method,
+        model=model,
+        strength=strength,
+        std=std,
+        samples=samples,
+        seed=seed,
+        finetune=finetune,
+        keep_model=keep_model,
+        to=to,
+        memory=size(memory),
+        assume_white=assume_white,
+        resume=resume,
+    )
     with progress(json) as tick:
-        rows = jobs.restore(files, out, options, tick)
+        rows = restoring.restore(files, out, options, tick)
     return emit_rows(rows, json)
 
 

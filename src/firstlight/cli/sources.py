@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from firstlight.cli.options import Json, MaybeOut, Switch
 from firstlight.terminal import emit
@@ -16,6 +17,7 @@ def sources(
     restored: Path | None = None,
     threshold: float = 5.0,
     fwhm: float | None = None,
+    way: Literal["filter", "stars", "restored", "peaks"] = "filter",
     out: MaybeOut = None,
     detector: str | None = None,
     unit: str | None = None,
@@ -23,18 +25,21 @@ def sources(
     assume_white: Switch = False,
     json: Json = False,
 ) -> int:
-    """A catalogue of stars: detected on the restored image where there is one, fluxes and errors from the calibrated one.
+    """A catalogue of stars: found with the help of a restored image where there is one, measured on the calibrated one.
 
     Parameters
     ----------
     file
         The calibrated (or raw) image.
     restored
-        What `restore` made of it: stars are searched there, and measured on FILE.
+        What `restore` made of it: it helps the search (see --way), fluxes are measured on FILE.
     threshold
         Significance of a star, in standard errors of its flux on FILE; on a restored image lower ones serve.
     fwhm
         Width of a star [px]; measured from bright lone ones where it is left out.
+    way
+        filter: a matched filter on FILE, with the restored image's variance and lost pixels; stars: neighbours fitted and taken
+        off too, for crowded Gaussian stars; restored, peaks: search the restored image, by the star's shape or by pixels.
     out
         Catalogue to write: .csv, .ecsv or .fits.
     detector
@@ -54,6 +59,7 @@ def sources(
         out,
         threshold=threshold,
         fwhm=fwhm,
+        way=way,
         detector=detector,
         unit=unit,
         ext=ext,

@@ -24,11 +24,12 @@ def train(
     out: Out,
     budget: str = "60s",
     net: Literal["lean", "seed"] = "lean",
+    width: int | None = None,
     start: Path | None = None,
     batch: int = 8,
     patch: int = 64,
     rate: float = 2e-3,
-    alpha: float = 0.5,
+    alpha: float = 1.0,
     share: float = 0.01,
     hole: int | None = None,
     prefilter: Literal["mean", "input", "zero"] = "mean",
@@ -65,6 +66,8 @@ def train(
         60s, 10m or 2h of processor time (on a GPU of its time), 500 steps, or 3 epochs.
     net
         lean: small and fast; seed: the U-Net of the documented astronomy pipeline.
+    width
+        Channels of the lean network's first level; by default 8 to 32, by how many noisy pixels there are to learn from.
     start
         A model file to train further.
     batch
@@ -118,6 +121,7 @@ def train(
 
     options = training.Options(
         net=net,
+        width=width,
         start=start,
         budget=budget,
         batch=batch,

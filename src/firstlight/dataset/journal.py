@@ -22,6 +22,7 @@ from typing import Any
 
 from firstlight.atomic import replacing, write_text
 from firstlight.dataset.cut import MAPS
+from firstlight.dataset.manifest import Patch
 from firstlight.dataset.metadata import METADATA
 from firstlight.dataset.rows import Source, TileRow
 from firstlight.dataset.store import flags_file
@@ -143,7 +144,7 @@ class Journal:
         """The rows of a finished source."""
         return json.loads(self._file(path).read_bytes())["rows"]  # type: ignore[no-any-return]
 
-    def add(self, source: Source, files: Mapping[str, int], rows: Iterable[TileRow]) -> None:
+    def add(self, source: Source, files: Mapping[str, int], rows: Iterable[TileRow] | Iterable[Patch]) -> None:
         """Note a source as finished: all its files are in place."""
         entry = {
             "path": source.path,
@@ -183,8 +184,8 @@ def owner(out: Path, path: Path) -> Path | None:
     return next((h for h in (out / n for n in (TILES, MAPS, FOLDER)) if path.resolve().is_relative_to(h.resolve())), None)
 
 
-def _plain(row: TileRow) -> dict[str, Any]:
-    return {**vars(row), "flags": dict(row.flags)}
+def _plain(row: TileRow | Patch) -> dict[str, Any]:
+    return {**vars(row), "flags": dict(row.flags)} if isinstance(row, TileRow) else dict(vars(row))
 
 
 def files_of(rows: Iterable[Mapping[str, Any]]) -> set[str]:

@@ -23,7 +23,7 @@ from firstlight.errors import FirstlightError, FrameError, ReadError
 from firstlight.frame import Frame, Unit
 from firstlight.noise import Noise, Unmodelled
 
-__all__ = ["Listing", "by_cause", "few", "of_folder", "of_set", "unreadable"]
+__all__ = ["Listing", "by_cause", "few", "naming", "of_folder", "of_set", "unreadable"]
 
 SPLITS = {
     "train": "train",
@@ -149,7 +149,7 @@ def of_folder(folder: Path, scene: str | Path | None = None, splits: str | Path 
     paths = [p for p in paths if any(s.lower() in io.FORMATS for s in Path(p).suffixes[-2:])]
     if not paths:
         raise ReadError(f"{folder}: holds no image that can be read; expected files such as {', '.join(list(io.FORMATS)[:6])}")
-    labels = [_label(p, rule) for rule in [_rule(scene)] for p in paths]
+    labels = [_label(p, rule) for rule in [naming(scene)] for p in paths]
     parts = _assigned(folder, paths, [k["scene"] for k in labels], splits)
     if not any(parts):
         raise ReadError(
@@ -176,7 +176,7 @@ def of_folder(folder: Path, scene: str | Path | None = None, splits: str | Path 
     )
 
 
-def _rule(scene: str | Path | None) -> Callable[[str], Mapping[str, str] | None]:
+def naming(scene: str | Path | None) -> Callable[[str], Mapping[str, str] | None]:
     """From a path to what its name says, None where it says nothing."""
     if scene is None or Path(scene).suffix.lower() == ".toml":
         known = rows(scene)

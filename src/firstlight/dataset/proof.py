@@ -19,7 +19,7 @@ from firstlight.frame import Frame, Unit
 from firstlight.geometry import Mosaic
 from firstlight.noise import Noise
 
-__all__ = ["Proof", "prove"]
+__all__ = ["Proof", "evidence", "prove"]
 
 Array = NDArray[Any]
 LIMITS = (1 << 18, 1 << 20)  # pixels looked at in a plane: the second where the first do not prove it
@@ -144,12 +144,12 @@ def _registered(pieces: list[both.Piece], figures: dict[str, float]) -> None:
     parts.sort(key=lambda k: -max(abs(k[0].dy), abs(k[0].dx)))
     whole = next(k for k in parts if k[0] is best)
     for what, (s, pair), most in (("", whole, limit), *(("in part ", part, 2 * limit) for part in parts)):
-        if max(abs(s.dy), abs(s.dx)) >= most and _evidence(*pair, s) > (0 if what == "" else PLAIN):
+        if max(abs(s.dy), abs(s.dx)) >= most and evidence(*pair, s) > (0 if what == "" else PLAIN):
             figures |= {"shift_y": s.dy, "shift_x": s.dx, "confidence": s.confidence}
             raise _Refused(f"{what}shifted by ({s.dy:.2f}, {s.dx:.2f}) px, expected less than {most:g}")
 
 
-def _evidence(noisy: Frame, clean: Frame, shift: Shift) -> float:
+def evidence(noisy: Frame, clean: Frame, shift: Shift) -> float:
     """How much better, in standard errors, the clean frame explains the noisy one once it is moved by the shift.
 
     With m and c the moved and the unmoved one, each on its least-squares line, and s^2 the rest's variance:

@@ -12,7 +12,7 @@ from firstlight.dataset.layout import documented
 from firstlight.dataset.rows import Source
 from firstlight.errors import FrameError
 
-__all__ = ["RULES", "assign", "bucket", "split"]
+__all__ = ["RULES", "assign", "bucket", "shuffled", "split"]
 
 SEED = 42
 SID_SPLITS = {"0": "train", "1": "test", "2": "validation"}
@@ -60,13 +60,17 @@ def _documented(scenes: Sequence[str]) -> list[str]:
 
 
 def _seeded(scenes: Sequence[str]) -> list[str]:
-    order = np.random.default_rng(SEED).permutation(len(scenes))
     train, validation = int(0.7 * len(scenes)), int(0.15 * len(scenes))
     out = ["test"] * len(scenes)
-    for place, i in enumerate(order):
+    for place, i in enumerate(shuffled(len(scenes), SEED)):
         if place < train + validation:
-            out[int(i)] = "train" if place < train else "validation"
+            out[i] = "train" if place < train else "validation"
     return out
+
+
+def shuffled(count: int, seed: int) -> list[int]:
+    """0..count - 1 in the order that default_rng(seed) shuffles a list of that length into."""
+    return [int(i) for i in np.random.default_rng(seed).permutation(count)]
 
 
 def _sid(scenes: Sequence[str]) -> list[str]:

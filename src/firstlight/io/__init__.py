@@ -43,6 +43,7 @@ __all__ = [
     "resume_key",
     "round_bits",
     "section",
+    "sha1",
     "sha256",
     "stated",
     "write",
@@ -154,15 +155,22 @@ def doubts(frame: Frame) -> list[str]:
 
 def sha256(path: str | Path) -> str:
     """Hexadecimal sha256 of a file, read in blocks; of a folder or of slices, of the files' names and contents in order."""
-    path = Path(path)
-    total = hashlib.sha256()
+    return _digest(Path(path), hashlib.sha256())
+
+
+def sha1(path: str | Path) -> str:
+    """Hexadecimal sha1, the name that published catalogues give a file; otherwise as `sha256`."""
+    return _digest(Path(path), hashlib.sha1(usedforsecurity=False))
+
+
+def _digest(path: Path, total: Any) -> str:
     for file, name in _files(path):
         if name:
             total.update(f"{name}\0".encode())
         with file.open("rb") as f:
             while block := f.read(1 << 20):
                 total.update(block)
-    return total.hexdigest()
+    return str(total.hexdigest())
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:

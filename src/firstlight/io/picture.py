@@ -2,12 +2,13 @@
 
 Colour becomes axis C. Transparency is kept for the writer; pixels of alpha 0 set Flag.NO_DATA. A PNG that holds raw counts is
 declared so by the user: `io.assume(frame, unit="adu")`. PNG holds uint8 and uint16 as they are, and floating display values
-0..1 as 16 bits; JPEG loses detail and is not written.
+0..1 as 16 bits; JPEG holds 8 bits, loses detail, and says so.
 """
 
 from __future__ import annotations
 
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from firstlight.noise import Unmodelled
 __all__ = ["Alpha", "create", "read"]
 
 MAX_PIXELS = 1 << 29  # decoded whole: half a gigapixel is 3 GB of 16-bit RGB
+QUALITY = 95  # of JPEG, with colour at full resolution: within a few codes of what was given
+LOSSY = f"JPEG loses detail (quality {QUALITY}): write .png or .tif to keep every code"
 DEFLATE = 1032  # zlib packs at most 1032 : 1
 REASON = "display-referred: gamma and quantisation hide the detector; where the file holds raw counts, say so (unit adu)"
 _SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
@@ -147,7 +150,9 @@ class _Writer:
     def __init__(self, path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> None:
         _holds(path, like, shape, dtype)
         self._partial = Partial(path)
-        self._codes = np.dtype(np.uint16) if dtype.kind == "f" else dtype
+        self._jpeg = path.suffix.lower() != ".png"
+        wide: np.dtype[Any] = np.dtype(np.uint8 if self._jpeg else np.uint16)
+        self._codes: np.dtype[Any] = wide if dtype.kind == "f" else dtype
         header = like.observation.header
         self._alpha = header.plane if isinstance(header, Alpha) and header.plane.shape == shape[-2:] else None
         self._raw = self._partial.temp.with_name(f"{self._partial.temp.name}.codes")
@@ -173,13 +178,15 @@ class _Writer:
 
     def close(self) -> None:
         """Encode and rename."""
-        from imagecodecs import png_encode
+        from imagecodecs import jpeg_encode, png_encode
 
         data = self._data if self._data.ndim == 2 else np.moveaxis(self._data, 0, 2)
         if self._alpha is not None:
             alpha = _depth(self._alpha, self._codes)
             data = np.dstack([data, alpha])
-        self._partial.temp.write_bytes(png_encode(np.ascontiguousarray(data)))
+        data = np.ascontiguousarray(data)
+        code = jpeg_encode(data, level=QUALITY, subsampling="444") if self._jpeg else png_encode(data)
+        self._partial.temp.write_bytes(code)
         self._data = None
         self._raw.unlink()
         self._partial.commit()
@@ -199,19 +206,27 @@ def _depth(plane: NDArray[Any], codes: np.dtype[Any]) -> NDArray[Any]:
 
 
 def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> _Writer:
-    """A writer of one PNG with companions; raises WriteError for JPEG and for what a PNG cannot hold."""
+    """A writer of one PNG or JPEG with companions; raises WriteError for what it cannot hold, warns that JPEG loses detail."""
     return _Writer(path, like, shape, dtype, std)
 
 
 def _holds(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Raises WriteError for what a PNG cannot hold."""
-    if path.suffix.lower() != ".png":
-        raise WriteError(f"{path}: JPEG loses detail and is not written; write .png or .tif")
+    """Raises WriteError for what a picture cannot hold; warns of JPEG."""
+    jpeg = path.suffix.lower() != ".png"
+    name = "JPEG" if jpeg else "PNG"
     if not (like.axes == "YX" or (like.axes == "CYX" and shape[0] == 3)):
-        raise WriteError(f"{path}: PNG holds YX or three channels CYX, not {like.axes} of shape {shape}; write .tif or .fits")
-    if dtype.kind == "f" and like.unit == Unit.DISPLAY:
-        return
-    if dtype not in (np.uint8, np.uint16):
         raise WriteError(
-            f"{path}: PNG holds uint8, uint16 or display values 0..1, not {dtype} in {like.unit}; write .tif, .fits or .npy"
+            f"{path}: {name} holds YX or three channels CYX, not {like.axes} of shape {shape}; write .tif or .fits"
         )
+    real = dtype.kind == "f" and like.unit == Unit.DISPLAY
+    if not real and dtype not in (np.uint8, np.uint16):
+        raise WriteError(
+            f"{path}: {name} holds whole codes or display values 0..1, not {dtype} in {like.unit}; write .tif, .fits or .npy"
+        )
+    if not jpeg:
+        return
+    if dtype == np.uint16:
+        raise WriteError(f"{path}: JPEG holds 8 bits, not 16; write .png or .tif")
+    if isinstance(like.observation.header, Alpha):
+        raise WriteError(f"{path}: JPEG holds no opacity, which the picture has; write .png")
+    warnings.warn(f"{path}: {LOSSY}", UserWarning, stacklevel=2)

@@ -139,6 +139,7 @@ def _frame(path: Path, tif: Any, index: int, alone: bool) -> Frame:
         "software": facts.get("software"),
         "description": str(page.description or ""),
         "photometric": int(page.photometric),
+        "extrasamples": [int(s) for s in page.extrasamples],
     }
     plain = Frame(
         data,

@@ -23,10 +23,12 @@ from firstlight.measure.fidelity import affine_fit, fidelity, median3, psnr, ssi
 from firstlight.measure.match import match
 from firstlight.measure.pictures import picture
 from firstlight.measure.report import Entry, html, measure, table
-from firstlight.measure.residual import Residual, residual
+from firstlight.measure.residual import Residual, judged, residual
+from firstlight.measure.sample import LIMIT, boxes
 from firstlight.measure.sources import sources
 
 __all__ = [
+    "LIMIT",
     "Entry",
     "Fluxes",
     "Found",
@@ -39,11 +41,13 @@ __all__ = [
     "aperture_flux",
     "at_purity",
     "background_bias",
+    "boxes",
     "by_flux",
     "detect",
     "fidelity",
     "gain",
     "html",
+    "judged",
     "match",
     "measure",
     "median3",

@@ -1,4 +1,4 @@
-"""Where the stars are: a matched filter that knows each pixel's noise, on the noisy image or on a restored one."""
+"""Where the stars are: a matched filter that knows each pixel's noise, neighbours taken off, or a restored image searched."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from firstlight.errors import FrameError
 from firstlight.frame import Flag, Frame, Unit
 from firstlight.geometry import Mosaic
 from firstlight.measure.sample import same_pixels
+from firstlight.noise import Noise
 
-__all__ = ["Found", "Plane", "detect", "gauss", "plane", "star_width"]
+__all__ = ["WAYS", "Found", "Plane", "detect", "gauss", "peaks", "plane", "star_width"]
 
 Array = NDArray[Any]
 SPREAD = 2.354820045  # FWHM of a Gaussian over its sigma, 2 sqrt(2 ln 2)
 LOST = Flag.COSMIC_RAY | Flag.HOT | Flag.DEAD | Flag.DEFECT | Flag.NO_DATA  # a saturated pixel still says "at least so much"
+WAYS = ("filter", "stars", "restored", "peaks")
 MESH = 64  # px, of the sky under the detections: many star widths, fewer than a sky gradient
 
 
@@ -33,7 +35,8 @@ class Plane(NamedTuple):
     """A frame as detection and photometry see it, all (Y, X).
 
     data: float64 [unit], lost pixels filled from `expected`; expected: the mean that the variance is taken at, the restored
-    image or the data smoothed over a star's width [unit]; variance [unit^2]; good: neither lost nor infinite; flags: Flag bits.
+    image or the data smoothed over a star's width [unit]; variance [unit^2]; good: neither lost nor infinite; flags: Flag bits;
+    noise: the frame's law.
     """
 
     data: Array
@@ -41,6 +44,7 @@ class Plane(NamedTuple):
     variance: Array
     good: NDArray[np.bool_]
     flags: Array
+    noise: Noise
 
 
 def plane(frame: Frame, restored: Frame | None, fwhm: float) -> Plane:
@@ -62,7 +66,7 @@ def plane(frame: Frame, restored: Frame | None, fwhm: float) -> Plane:
     smooth = _smooth(data, good, fwhm)
     expected = smooth if restored is None else np.asarray(restored.data, dtype=np.float64)
     expected = np.where(np.isfinite(expected), expected, smooth)
-    return Plane(np.where(good, data, expected), expected, noise.variance(expected), good, flags)
+    return Plane(np.where(good, data, expected), expected, noise.variance(expected), good, flags, noise)
 
 
 def gauss(width: int, centre: float, sigma: float) -> Array:
@@ -114,30 +118,47 @@ def significance(image: Array, variance: Array, good: Array, fwhm: float, matche
     return np.asarray(np.divide(_blur(image * weight, k), scale, out=np.zeros(image.shape), where=scale > 0))
 
 
-def detect(frame: Frame, *, restored: Frame | None = None, threshold: float = 5.0, fwhm: float, matched: bool = True) -> Found:
-    """Local maxima of the significance map above `threshold` [standard errors of the calibrated frame].
+def detect(frame: Frame, *, restored: Frame | None = None, threshold: float = 5.0, fwhm: float, way: str = "filter") -> Found:
+    """Stars above `threshold` standard errors of their flux on the calibrated frame.
 
-    frame: (Y, X) counts or electrons with known noise. Detection runs on `restored` where it is given, in units of the
-    noise of `frame`: a threshold is then a flux, the same one whichever image is searched. A restored image has less noise,
-    so the threshold of equal purity is lower there (`completeness.at_purity` finds it). Positions are peaks of a parabola.
-    Raises FrameError as `plane` does, or for a threshold that is not positive.
+    frame: (Y, X) counts or electrons with known noise. way:
+    "filter": local maxima of a matched filter on `frame`; `restored` gives the mean that the variance is taken at and what
+    stands in lost pixels. No restored image searched in its stead is as complete at equal purity (bench/astronomy.py).
+    "stars": the same with the light and the noise of fitted neighbours taken off, peaks of `restored` tried first: more of a
+    crowded field, where stars are Gaussians of `fwhm`; where they are not, their wings become stars.
+    "restored", "peaks": local maxima of `restored` (of `frame` without one), seen through the star's shape, or pixel by
+    pixel: for what is no star. In units of the noise of `frame`, so a threshold is a flux; a restored image has less noise,
+    so that of equal purity is lower there (`completeness.at_purity` finds it).
+    Raises FrameError as `plane` does, for a threshold that is not positive, or another way.
     """
-    return _detect(plane(frame, restored, fwhm), restored is not None, threshold, fwhm, matched)
+    return search(plane(frame, restored, fwhm), restored is not None, threshold, fwhm, way)
 
 
-def _detect(p: Plane, restored: bool, threshold: float, fwhm: float, matched: bool) -> Found:
-    from photutils.detection import find_peaks
-
+def search(p: Plane, dual: bool, threshold: float, fwhm: float, way: str) -> Found:
+    """`detect` on a plane; dual: its expected mean is a restored image."""
     if not threshold > 0:
         raise FrameError(f"sources: threshold {threshold:g}, expected a positive number of standard errors")
-    image = p.expected if restored else p.data
-    s = significance(image - sky(image, p.good), p.variance, p.good, fwhm, matched)
+    if way not in WAYS:
+        raise FrameError(f"sources: way {way!r}, expected one of {', '.join(WAYS)}")
+    if way == "stars":
+        from firstlight.measure import blends
+
+        hints = p.expected - sky(p.expected, p.good) if dual else None
+        return blends.search(p, sky(p.data, p.good), hints, threshold, fwhm)
+    image = p.expected if dual and way != "filter" else p.data
+    return peaks(significance(image - sky(image, p.good), p.variance, p.good, fwhm, way != "peaks"), threshold)
+
+
+def peaks(s: Array, threshold: float) -> Found:
+    """Local maxima of a (Y, X) map above `threshold`, highest first; places are peaks of a parabola."""
+    from photutils.detection import find_peaks
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # none found: an empty table
-        peaks = find_peaks(s, threshold, box_size=3)
-    if peaks is None or len(peaks) == 0:
+        found = find_peaks(s, threshold, box_size=3)
+    if found is None or len(found) == 0:
         return Found(np.zeros(0), np.zeros(0), np.zeros(0))
-    y, x = np.asarray(peaks["y_peak"]), np.asarray(peaks["x_peak"])
+    y, x = np.asarray(found["y_peak"]), np.asarray(found["x_peak"])
     order = np.argsort(-s[y, x], kind="stable")
     y, x = y[order], x[order]
     return Found(y + _vertex(s, y, x, 0), x + _vertex(s, y, x, 1), s[y, x])
@@ -164,7 +185,7 @@ def star_width(frame: Frame, *, stars: int = 50, guess: float = 3.0) -> float:
     width = guess
     for _ in range(2):
         p = plane(frame, None, width)
-        found = _detect(p, False, 20.0, width, True)
+        found = search(p, False, 20.0, width, "filter")
         lone = _lone(p, found, 4 * width)[:stars]
         if len(lone) < 3:
             raise FrameError(f"sources: {len(lone)} bright lone stars to take the width from, expected 3; give the FWHM [px]")

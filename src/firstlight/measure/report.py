@@ -46,7 +46,7 @@ def measure(
     """Every figure that the arguments allow, as plain Python values for JSON; None where it cannot be had, `reason` says why.
 
     Keys: unit, chi2, chi2_error, chi2_expected, chi2_ratio, chi2_by_signal, has_std, passed, reason, lag1, lag1_y, lag1_x,
-    bias, bias_error, n, excluded, doubts; with `truth` also psnr [dB], ssim, peak [unit], peak_source, and psnr, ssim, peak
+    bias, bias_error, flux, flux_error, n, excluded, doubts; with `truth` also psnr [dB], ssim, peak [unit], peak_source, and psnr, ssim, peak
     under `unchanged` and `median3`. Without `restored`, lag1 is that of the frame's own noise, and psnr that of the frame.
     Raises FrameError where the frames do not match.
     """
@@ -67,12 +67,12 @@ def _residual(frame: Frame, restored: Frame, bins: int, edge: int) -> Figures:
         "chi2_ratio": found["ratio"],
         "chi2_by_signal": found["by_signal"],
         **{k: found[k] for k in ("has_std", "passed", "reason", "lag1", "lag1_y", "lag1_x")},
-        **{k: found[k] for k in ("bias", "bias_error", "n", "excluded")},
+        **{k: found[k] for k in ("bias", "bias_error", "flux", "flux_error", "n", "excluded")},
     }
 
 
 def _alone(frame: Frame) -> Figures:
-    keys = ("chi2", "chi2_error", "chi2_expected", "chi2_ratio")
+    keys = ("chi2", "chi2_error", "chi2_expected", "chi2_ratio", "flux", "flux_error")
     noise = flat_noise(frame)
     return {
         **dict.fromkeys(keys),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -11,12 +12,16 @@ from numpy.typing import NDArray
 from firstlight.errors import FrameError
 from firstlight.frame import Frame
 from firstlight.measure.sample import LIMIT, Block, blocks, same_pixels
-from firstlight.noise import Noise, Unmodelled
+from firstlight.noise import Noise, Unmodelled, spread
 
-__all__ = ["Residual", "SignalBin", "residual"]
+__all__ = ["Residual", "SignalBin", "judged", "residual"]
 
 Array = NDArray[Any]
 LOW, HIGH = 0.9, 1.1
+ENOUGH = 1000  # pixels of a signal bin from which on it is judged alone
+CLOSE = 0.02  # chi-square of a bin beside its expectation: near zero no ratio can be asked of it
+LEFT = 0.1  # correlation of neighbouring residuals from which on structure was taken away; a good restorer's is below 0
+LOST = 0.01  # share of the flux, if by five of its standard errors
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Residual:
 
     r = (y - x_hat)/sqrt(v(x_hat)); chi2 = mean r^2, chi2_expected = 1 - mean(std^2/v): x_hat has seen y. lag1: correlation
     of neighbouring residuals along y, x, and their mean, None where there is no residual. bias [unit] = mean(y - x_hat).
+    flux = sum x_hat / sum y, both above the offset, and its standard error, None where sum y is within five of its noise.
     """
 
     chi2: float | None
@@ -52,6 +58,8 @@ class Residual:
     lag1: float | None
     bias: float
     bias_error: float
+    flux: float | None
+    flux_error: float | None
     n: int
     excluded: int
     reason: str | None = None
@@ -65,6 +73,38 @@ class Residual:
             return self.chi2 <= HIGH - 1
         return self.ratio <= HIGH and (self.ratio >= LOW or not self.has_std)
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What speaks against the restoration, a few words each: of the whole, of bins of 1000 pixels, neighbours and flux."""
+        found = [] if self.passed is not False else [f"chi-square {_said(self.ratio)} of its expectation"]
+        wrong = [b for b in self.by_signal if b.n >= ENOUGH and not self._near(b)]
+        found += [f"chi-square {b.chi2:.3f}, expected {b.expected:.3f}, at signal {b.low:.4g} to {b.high:.4g}" for b in wrong]
+        lag = max((v for v in (self.lag1_y, self.lag1_x) if v is not None), default=0.0)
+        found += [f"neighbouring residuals correlate by {lag:.3f}"] if lag > LEFT + 5 / max(self.n, 1) ** 0.5 else []
+        if self.flux is not None and self.flux_error is not None and abs(self.flux - 1) > max(LOST, 5 * self.flux_error):
+            found.append(f"flux {self.flux:.4f} +- {self.flux_error:.4f} of the input's")
+        return tuple(found)
+
+    def _near(self, part: SignalBin) -> bool:
+        if part.chi2 is None or part.expected is None:
+            return True
+        slack = CLOSE + 3 * part.chi2 * (2 / part.n) ** 0.5  # chi-square of n pixels has the variance 2 n
+        least = LOW * part.expected - slack if self.has_std else -np.inf
+        return bool(least <= part.chi2 <= HIGH * part.expected + slack)
+
+    def line(self) -> str:
+        """The self-check in one line."""
+        if self.chi2 is None:
+            return f"not possible: {self.reason}"
+        ratios = [b.ratio for b in self.by_signal if b.n >= ENOUGH and b.ratio is not None and (b.expected or 0) > CLOSE]
+        bins = f" ({min(ratios):.3f} to {max(ratios):.3f} over {len(ratios)} signal levels)" if len(ratios) > 1 else ""
+        flux = "-" if self.flux is None else f"{self.flux:.4f} +- {self.flux_error:.4f}"
+        text = (
+            f"chi-square {_said(self.ratio)} of its expectation{bins}, neighbours {_said(self.lag1_y)} (y) "
+            f"{_said(self.lag1_x)} (x), flux {flux} of the input's"
+        )
+        return f"{'FAILED' if self.problems else 'good'}: {text}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values, for JSON."""
         return {**asdict(self), "by_signal": [asdict(b) for b in self.by_signal], "passed": self.passed}
@@ -75,10 +115,15 @@ class _Parts(NamedTuple):
     taken: Array  # (n,) y - x_hat
     variance: Array | None  # (n,) v(x_hat)
     shrink: Array | None  # (n,) std^2 / v
+    above: Array | None  # (n,) x_hat above the offset
+
+
+def _said(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def residual(frame: Frame, restored: Frame, *, bins: int = 8, edge: int = 0, pixels: int = LIMIT) -> Residual:
-    """Chi-square per bin of the restored signal beside its expectation, lag-1 correlation and bias.
+    """Chi-square per bin of the restored signal beside its expectation, lag-1 correlation, bias and flux balance.
 
     `frame` is the calibrated noisy frame, `restored` the same pixels in the same unit; flagged (in either) and non-finite
     pixels and `edge` px along the border are left out and counted, and above `pixels` pixels blocks are sampled. v(x_hat) is
@@ -89,8 +134,25 @@ def residual(frame: Frame, restored: Frame, *, bins: int = 8, edge: int = 0, pix
     same_pixels("residual", frame, restored=restored)
     if bins < 1 or edge < 0:
         raise FrameError(f"residual: bins {bins}, edge {edge}; expected at least 1 and 0")
+    return _of(zip(blocks(frame, pixels, edge), blocks(restored, pixels, edge), strict=True), bins, frame, restored)
+
+
+def judged(pairs: Sequence[tuple[Frame, Frame]], *, bins: int = 8) -> Residual:
+    """As `residual`, of parts of a frame and of what was restored of them: all their pixels count.
+
+    Raises FrameError where the two of a pair do not match, there is no pair, or no pixel is left.
+    """
+    if not pairs:
+        raise FrameError("residual: no part of the frame was restored, expected at least one")
+    for noisy, clean in pairs:
+        same_pixels("residual", noisy, restored=clean)
+    both = (one for noisy, clean in pairs for one in zip(blocks(noisy, 1 << 62), blocks(clean, 1 << 62), strict=True))
+    return _of(both, bins, *pairs[0])
+
+
+def _of(pairs: Iterable[tuple[Block, Block]], bins: int, frame: Frame, restored: Frame) -> Residual:
     parts, products, seen = [], _Products(), 0
-    for noisy, clean in zip(blocks(frame, pixels, edge), blocks(restored, pixels, edge), strict=True):
+    for noisy, clean in pairs:
         seen += noisy.data.size
         part, plane, good = _part(noisy, clean)
         parts.append(part)
@@ -106,7 +168,7 @@ def _part(noisy: Block, clean: Block) -> tuple[_Parts, Array, Array]:
     good = noisy.good & clean.good
     taken = noisy.data - clean.data
     if not isinstance(noisy.frame.noise, Noise):
-        return _Parts(clean.data[good], taken[good], None, None), taken, good
+        return _Parts(clean.data[good], taken[good], None, None, None), taken, good
     # NaN pixels are left out; variance() must not see them
     mean = np.where(good, clean.data, 0).reshape(noisy.frame.shape)
     variance = noisy.frame.noise.variance(mean).reshape(taken.shape).astype(np.float64)
@@ -118,7 +180,8 @@ def _part(noisy: Block, clean: Block) -> tuple[_Parts, Array, Array]:
         good &= np.isfinite(std)
         shrink = std[good] ** 2 / variance[good]
     plane = taken / np.sqrt(np.where(good, variance, 1))
-    return _Parts(clean.data[good], taken[good], variance[good], shrink), plane, good
+    offset = np.broadcast_to(spread(noisy.frame.noise.offset, noisy.frame.shape), noisy.frame.shape).reshape(taken.shape)
+    return _Parts(clean.data[good], taken[good], variance[good], shrink, (clean.data - offset)[good]), plane, good
 
 
 class _Products:
@@ -145,6 +208,7 @@ class _Products:
 def _summary(parts: _Parts, bins: int, products: _Products, seen: int, *, reason: str | None, has_std: bool) -> Residual:
     chi2, chi2_error, expected = _chi2(parts)
     bias, bias_error = _mean(parts.taken)
+    flux, flux_error = _flux(parts)
     lag_y, lag_x = products.correlations()
     return Residual(
         chi2=chi2,
@@ -158,6 +222,8 @@ def _summary(parts: _Parts, bins: int, products: _Products, seen: int, *, reason
         lag1=None if lag_y is None or lag_x is None else (lag_y + lag_x) / 2,
         bias=bias,
         bias_error=bias_error,
+        flux=flux,
+        flux_error=flux_error,
         n=parts.taken.size,
         excluded=seen - parts.taken.size,
         reason=reason,
@@ -166,6 +232,15 @@ def _summary(parts: _Parts, bins: int, products: _Products, seen: int, *, reason
 
 def _mean(values: Array) -> tuple[float, float]:
     return float(values.mean()), float(values.std() / np.sqrt(values.size))
+
+
+def _flux(parts: _Parts) -> tuple[float | None, float | None]:
+    """sum x_hat / sum y and its standard error: sum (y - x_hat) has at most the variance of the noise, sum v."""
+    if parts.above is None or parts.variance is None:
+        return None, None
+    restored, noise = float(parts.above.sum()), float(np.sqrt(parts.variance.sum()))
+    given = restored + float(parts.taken.sum())
+    return (None, None) if given < 5 * noise else (restored / given, noise / given)
 
 
 def _chi2(parts: _Parts) -> tuple[float | None, float | None, float | None]:

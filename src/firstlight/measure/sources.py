@@ -1,4 +1,4 @@
-"""A catalogue: detected on the restored image, measured on the calibrated one, with the variance of its pixels."""
+"""A catalogue: detected with the restored image's help, measured on the calibrated one, with the variance of its pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from firstlight.frame import Frame, Unit
 from firstlight.geometry import Sky
 from firstlight.measure.aperture import ANNULUS, RADIUS, fluxes
-from firstlight.measure.detect import _detect, plane, star_width
+from firstlight.measure.detect import plane, search, star_width
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -29,14 +29,14 @@ def sources(
     fwhm: float | None = None,
     radius: float = RADIUS,
     annulus: tuple[float, float] = ANNULUS,
-    matched: bool = True,
+    way: str = "filter",
 ) -> Table:
     """Stars of a frame as an astropy Table, most significant first: dual-image mode where `restored` is given.
 
     frame: (Y, X) [counts or electrons] with known noise. threshold: significance in standard errors of a star's flux on
-    `frame`, whichever image is searched (see `detect`). fwhm [px]: of a star, measured from bright lone ones (`star_width`)
-    where it is left out. radius, annulus: of the aperture and of the local sky, in units of fwhm; matched: search with the
-    star's shape, or pixel by pixel.
+    `frame`, whichever image is searched. fwhm [px]: of a star, measured from bright lone ones (`star_width`) where it is
+    left out. radius, annulus: of the aperture and of the local sky, in units of fwhm. way: "filter", "stars", "restored" or
+    "peaks", as in `detect`.
 
     Columns: id; y, x [px, first pixel's centre is 0]; ra, dec [deg, ICRS] where the frame has a celestial WCS; flux,
     flux_std [unit] in the aperture on `frame`, never on `restored`; snr; background, background_std [unit/px]; significance
@@ -47,7 +47,7 @@ def sources(
 
     width = star_width(frame) if fwhm is None else fwhm
     p = plane(frame, restored, width)
-    found = _detect(p, restored is not None, threshold, width, matched)
+    found = search(p, restored is not None, threshold, width, way)
     got = fluxes(p, found.y, found.x, width, radius, annulus, np.stack([found.y, found.x], axis=1))
     table = Table()
     table["id"] = np.arange(1, len(found.y) + 1)
@@ -61,7 +61,7 @@ def sources(
     table["snr"] = got.flux / got.flux_std
     table["significance"], table["area"], table["flags"] = found.significance, got.area, got.flags
     table.meta |= {"threshold": threshold, "fwhm": width, "radius": radius * width}
-    table.meta |= {"inner": annulus[0] * width, "outer": annulus[1] * width, "matched": matched, "dual": restored is not None}
+    table.meta |= {"inner": annulus[0] * width, "outer": annulus[1] * width, "way": way, "dual": restored is not None}
     return table
 
 

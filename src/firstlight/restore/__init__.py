@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 _NAMES = {
     "demosaic": "demosaic",
     "denoise": "learned",
+    "denoise_picture": "pictured",
     "halo": "means",
     "nonlocal_means": "means",
     "sharpest_center": "center_sharpness",
     "reconstruct": "reconstruct",
+    "samples": "learned",
     "cgls": "iterative",
     "laminography": "lamino",
     "landweber": "iterative",
@@ -28,6 +30,7 @@ __all__ = [
     "cgls",
     "demosaic",
     "denoise",
+    "denoise_picture",
     "halo",
     "laminography",
     "landweber",
@@ -37,6 +40,7 @@ __all__ = [
     "osem",
     "progress",
     "reconstruct",
+    "samples",
     "sharpest_center",
     "sirt",
     "tikhonov",
@@ -49,8 +53,9 @@ if TYPE_CHECKING:
     from firstlight.restore.driver import progress
     from firstlight.restore.iterative import cgls, landweber, least_squares, mlem, osem, sirt, tikhonov
     from firstlight.restore.lamino import laminography
-    from firstlight.restore.learned import denoise
+    from firstlight.restore.learned import denoise, samples
     from firstlight.restore.means import halo, nonlocal_means
+    from firstlight.restore.pictured import denoise_picture
     from firstlight.restore.primal_dual import total_variation
 else:
 

@@ -1,12 +1,13 @@
-"""Denoising with a trained network: stabilise, one call of the network, exact inverse."""
+"""Denoising with a trained network: stabilise, one call of the network (samples: a few), exact inverse."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,15 @@ from torch import nn
 
 from firstlight import model_file
 from firstlight.box import Box
-from firstlight.errors import ModelError
+from firstlight.errors import FrameError, ModelError
 from firstlight.frame import Frame
 from firstlight.inference import predict, ready
 from firstlight.model_file import Model
 from firstlight.noise import Noise, Unmodelled, spread
+from firstlight.restore.error_bars import calibrated
 from firstlight.restore.means import HUGE, _least, _plane, _plane_noise, _trusted
 
-__all__ = ["denoise", "halo", "multiple"]
+__all__ = ["denoise", "halo", "multiple", "samples"]
 
 Array = NDArray[Any]
 NEAR, FAR = 9, 33  # px, windows that holes are filled from: the mean of what is trusted in the nearer, else in the farther
@@ -42,7 +44,8 @@ def denoise(frame: Frame, *, model: str | Model | None = None, std: bool = False
     history names the model's digest.
 
     z = stabilise(y), of noise variance 1; the network's mean is an estimate of E[z | truth], which the exact unbiased
-    inverse decodes (Makitalo & Foi 2013). std is half of what the inverse makes of mean +- exp(log_variance / 2).
+    inverse decodes (Makitalo & Foi 2013). std is half of what the inverse makes of mean +- exp(log_variance / 2), the
+    log-variance corrected by the model's table where it has one (`error_bars`).
 
     Where noise parameters differ from pixel to pixel (sCMOS maps, flat-fielded data), offsets are removed pixel by pixel and
     the other parameters averaged over 9 x 9 px before stabilising, so that equal light has equal values locally; a pixel
@@ -60,15 +63,66 @@ def denoise(frame: Frame, *, model: str | Model | None = None, std: bool = False
     net, digest = ready(found.net, bf16=bf16), found.digest()
     out = np.empty(frame.shape, dtype=np.float32)
     error = np.empty(frame.shape, dtype=np.float32) if std else None
+    for lead, part, (data, flags, own) in _parts(frame, noise):
+        into = None if error is None else error[lead][part]
+        out[lead][part] = _restored(data, flags, own, found, net, into)
+    params = {"model": _named(model), "std": std, "bf16": bf16, "weights": digest}
+    return frame.then("restore.denoise", params, data=out, noise=Unmodelled("restored: pixels are correlated"), std=error)
+
+
+def samples(
+    frame: Frame, *, n: int = 8, steps: int = 8, seed: int = 0, model: str | Model | None = None, bf16: bool | None = None
+) -> Frame:
+    """`n` draws from what the truth may be, given the data: with an axis S, first but for T; their spread is the error.
+
+    frame, model, bf16: as in `denoise`. steps: calls of the network for one sample; seed: of the draws. Returns data float32
+    [unit], with the axis S, noise Unmodelled, std None. Unlike `std`, samples carry how errors of neighbouring pixels go
+    together: sums, profiles and counts of each sample spread as those of the truth may.
+
+    x starts as z, at level s = 1. At each level the network gives m = E[truth | x] and V = Var[truth | x] of x / s, whose
+    noise has variance 1, as it would be seen in s^-2 times the light, and with a = (t / s)^2
+        x <- m + a (x - m) + sqrt(t^2 (1 - a) + (1 - a)^2 V) n,    n ~ N(0, 1)
+    at the next level t, the last of which is 0 (a diffusion truncated at the data; without the term in V, as in Ho, Jain &
+    Abbeel 2020, draws are too narrow; Peng et al. 2024 on the optimal variance). Truths are decoded by the exact inverse.
+    Flagged pixels get a draw too, from their surroundings alone; saturated ones and those without trusted ones near stay.
+    Raises as `denoise` does, and FrameError for n or steps below 1 or a frame that has an axis S.
+    """
+    if n < 1 or steps < 1 or seed < 0 or "S" in frame.axes:
+        raise FrameError(f"samples: n {n}, steps {steps}, seed {seed}, axes {frame.axes}; expected at least 1, 1, 0, no axis S")
+    noise = frame.known_noise("restore.samples")
+    found = _found(model, True)
+    net, digest = ready(found.net, bf16=bf16), found.digest()
+    out = np.empty((n, *frame.shape), dtype=np.float32)
+    for k, (lead, part, drawn) in enumerate(_parts(frame, noise)):
+        for i, one in enumerate(_drawn(*drawn, found, net, _Draw(n, steps, (seed, k)))):
+            out[i][lead][part] = one
+    params = {"n": n, "steps": steps, "seed": seed, "model": _named(model), "bf16": bf16, "weights": digest}
+    place = int(frame.axes.startswith("T"))  # a Frame's axes are T S C Z A Y X
+    axes = frame.axes[:place] + "S" + frame.axes[place:]
+    unmodelled = Unmodelled("restored: pixels are correlated")
+    return frame.then("restore.samples", params, data=np.moveaxis(out, 0, place), axes=axes, noise=unmodelled, std=None)
+
+
+class _Draw(NamedTuple):
+    n: int
+    steps: int
+    seed: tuple[int, ...]
+
+    def streams(self) -> Iterator[np.random.Generator]:
+        return (np.random.default_rng((*self.seed, i)) for i in range(self.n))
+
+
+Part = tuple[tuple[int, ...], tuple[slice, slice], tuple[Array, Any, Noise]]
+
+
+def _parts(frame: Frame, noise: Noise) -> Iterator[Part]:
+    """Every plane, on a mosaic every phase of it: its leading index, its slices, and its data, flags and noise."""
     for lead in np.ndindex(frame.shape[:-2]):
         data, own = np.asarray(frame.data[lead]), _plane_noise(noise, frame.shape, lead)
         flags = _plane(frame.flags, frame.shape, lead)
         for part in _phases(frame.period()):
             mask = None if flags is None else np.broadcast_to(flags, data.shape)[part]
-            into = None if error is None else error[lead][part]
-            out[lead][part] = _restored(data[part], mask, _phase_noise(own, data.shape, part), found, net, into)
-    params = {"model": _named(model), "std": std, "bf16": bf16, "weights": digest}
-    return frame.then("restore.denoise", params, data=out, noise=Unmodelled("restored: pixels are correlated"), std=error)
+            yield lead, part, (data[part], mask, _phase_noise(own, data.shape, part))
 
 
 def halo(frame: Frame, *, model: str | Model | None = None, std: bool = False, bf16: bool | None = None) -> int:
@@ -128,12 +182,36 @@ def _phase_noise(noise: Noise, shape: tuple[int, ...], part: tuple[slice, slice]
     return Noise(**params)
 
 
+class _Seen(NamedTuple):
+    """One plane or phase as a network is given it: z stabilised with the noise `soft` of the signal, data - offset."""
+
+    z: Array  # (Y, X) float32
+    soft: Noise
+    offset: Array
+    good: Array
+    keep: Array  # where the input stays
+
+
 def _restored(data: Array, flags: Any, noise: Noise, model: Model, net: nn.Module, error: Array | None) -> Array:
     """One plane or phase, float32 (Y, X) [unit]; its standard error goes into `error` where wanted."""
-    if data.size == 0 or not any(np.any(np.asarray(p)) for p in (noise.a, noise.b, noise.c, noise.d)):
+    if _exact(data, noise):
         if error is not None:
             error[...] = 0
         return data.astype(np.float32)
+    seen = _seen(data, flags, noise)
+    mean, log_variance = predict(model, seen.z[None], net=net)
+    wanted = None if error is None or log_variance is None else calibrated(model.scaling, mean[0], log_variance[0])
+    out, bars = _decoded(seen.soft, mean[0], wanted)
+    if error is not None and bars is not None:
+        error[...] = np.where(seen.good & ~seen.keep, bars, np.nan)
+    return np.where(seen.keep, data, out + seen.offset).astype(np.float32)
+
+
+def _exact(data: Array, noise: Noise) -> bool:
+    return data.size == 0 or not any(np.any(np.asarray(p)) for p in (noise.a, noise.b, noise.c, noise.d))
+
+
+def _seen(data: Array, flags: Any, noise: Noise) -> _Seen:
     offset = np.asarray(noise.offset)
     good, keep = _trusted(data, flags)
     good &= np.abs(np.where(good, data, offset) - offset) < HUGE * np.sqrt(_least(noise, data.shape))
@@ -142,12 +220,34 @@ def _restored(data: Array, flags: Any, noise: Noise, model: Model, net: nn.Modul
     if any(np.ndim(p) for p in (noise.a, noise.b, noise.c, noise.d)):
         signal = _even(signal, good, noise, soft)
     z, lost = _filled(soft.stabilise(signal).astype(np.float32), good)
-    mean, log_variance = predict(model, z[None], net=net)
-    out, bars = _decoded(soft, mean[0], None if error is None or log_variance is None else log_variance[0])
-    keep |= lost
-    if error is not None and bars is not None:
-        error[...] = np.where(good & ~keep, bars, np.nan)
-    return np.where(keep, data, out + offset).astype(np.float32)
+    return _Seen(z, soft, offset, good, keep | lost)
+
+
+def _drawn(data: Array, flags: Any, noise: Noise, model: Model, net: nn.Module, draw: _Draw) -> Iterator[Array]:
+    """Samples of one plane or phase, float32 (Y, X) [unit], one after the other."""
+    if _exact(data, noise):
+        yield from (data.astype(np.float32) for _ in range(draw.n))
+        return
+    seen = _seen(data, flags, noise)
+    levels = np.sqrt(np.linspace(1, 0, draw.steps + 1))
+    first = _moments(seen.z, 1.0, model, net)
+    for rng in draw.streams():
+        x, moments = seen.z, first
+        for at, to in pairwise(levels):
+            mean, variance = _moments(x, float(at), model, net) if at < 1 else moments
+            a = np.float32((to / at) ** 2)
+            spread_ = np.sqrt(np.float32(to) ** 2 * (1 - a) + (1 - a) ** 2 * variance)
+            x = mean + a * (x - mean) + spread_ * rng.standard_normal(x.shape, dtype=np.float32)
+        out, _ = _decoded(seen.soft, x, None)
+        yield np.where(seen.keep, data, out + seen.offset).astype(np.float32)
+
+
+def _moments(x: Array, level: float, model: Model, net: nn.Module) -> tuple[Array, Array]:
+    """Mean and variance of the truth given x, in which noise has the standard deviation `level`."""
+    mean, log_variance = predict(model, x[None] / np.float32(level), net=net)
+    assert log_variance is not None
+    own = calibrated(model.scaling, mean[0], log_variance[0])
+    return mean[0] * np.float32(level), np.exp(own) * np.float32(level**2)
 
 
 def _even_noise(noise: Noise) -> Noise:

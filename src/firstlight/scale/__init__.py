@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from firstlight.scale.blocks import BYTES_PER_PIXEL, MEMORY, bands, map_blocks
+from firstlight.scale.blocks import BYTES_PER_PIXEL, MEMORY, Sink, around, bands, map_blocks
 from firstlight.scale.sections import NOTHING, Call, Plan, Seconds, Section, plan, probe, run, sample, settle, timed
 
 __all__ = [
@@ -13,6 +13,8 @@ __all__ = [
     "Plan",
     "Seconds",
     "Section",
+    "Sink",
+    "around",
     "bands",
     "map_blocks",
     "plan",

@@ -12,20 +12,34 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from firstlight.box import Box
 from firstlight.errors import FrameError
 from firstlight.frame import Frame
-from firstlight.io import Writer
 from firstlight.tiles import Tile, plan
 
-__all__ = ["bands", "map_blocks"]
+__all__ = ["Sink", "around", "bands", "map_blocks"]
 
 BYTES_PER_PIXEL = 128  # measured peak of the non-local means per pixel read: noise maps, float64, std; plain: 98
 MEMORY = 1 << 30
+
+
+class Sink(Protocol):
+    """What takes blocks, in order: an `io.Writer`, or an array in memory."""
+
+    def put(self, box: Box, block: Any, std: Any = None) -> None:
+        """Data [unit] at `box` (all axes), and their standard error where there is one."""
+
+
+def around(frame: Frame, box: Box, *, halo: int, multiple: int = 1) -> Box:
+    """What must be read for a step to give in `box` (all axes) what it gives on the whole frame; see `map_blocks`."""
+    phase = [multiple * p for p in frame.period()]
+    start = tuple(max(0, a - halo) // p * p for a, p in zip(box.start[-2:], phase, strict=True))
+    stop = tuple(min(n, b + halo) for b, n in zip(box.stop[-2:], frame.shape[-2:], strict=True))
+    return Box((*box.start[:-2], *start), (*box.stop[:-2], *stop))
 
 
 def bands(
@@ -54,7 +68,7 @@ def bands(
 def map_blocks(
     step: Callable[[Frame], Frame],
     frame: Frame,
-    out: Writer,
+    out: Sink,
     *,
     halo: int,
     multiple: int = 1,

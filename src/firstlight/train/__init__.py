@@ -11,11 +11,11 @@ _NAMES = {
     "Batches": "batches",
     "Budget": "budget",
     "Fitted": "loop",
-    "Options": "job",
+    "Options": "options",
     "Plane": "batches",
     "Planes": "batches",
     "budget": "budget",
-    "changed": "job",
+    "changed": "options",
     "finetune": "adapt",
     "fit": "loop",
     "frames": "sources",
@@ -49,9 +49,10 @@ if TYPE_CHECKING:
     from firstlight.train.adapt import finetune
     from firstlight.train.batches import Batch, Batches, Plane, Planes
     from firstlight.train.budget import Budget
-    from firstlight.train.job import Options, changed, told, train
+    from firstlight.train.job import told, train
     from firstlight.train.loop import Fitted, fit
     from firstlight.train.objectives import METHODS
+    from firstlight.train.options import Options, changed
     from firstlight.train.sources import frames, tile_set
     from firstlight.train.validation import r2r_risk
 else:

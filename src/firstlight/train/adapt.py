@@ -43,13 +43,15 @@ def finetune(
     device: str = "cpu",
     assume_white: bool = False,
     tick: Callable[[int, int, str], None] | None = None,
+    say: Callable[[dict[str, Any]], None] | None = None,
 ) -> Model:
     """The model trained further on the frame itself by r2r, where that lowers its held-out risk; else `model`, the same object.
 
     budget: seconds of processor or GPU time, or "500 steps". A fifth of the frame is never learned from: half of it chooses
     among the states of the training, the other half judges: the new model must be better by more than its standard error.
-    The card tells both risks [variances of the noise]. Raises FrameError where noise is unmodelled or neighbouring pixels
-    correlate (unless assume_white), or the frame is too small, ModelError for a model of another domain than stabilised data.
+    The card tells both risks [variances of the noise], and `say` is told them whichever is kept. Raises FrameError where noise
+    is unmodelled or neighbouring pixels correlate (unless assume_white), or the frame is too small, ModelError for a model of
+    another domain than stabilised data.
     """
     if model.scaling["domain"] != "stabilised" or model.axes != "YX":
         raise ModelError(f"finetune: model of {model.scaling['domain']} data, axes {model.axes}; expected stabilised, YX")
@@ -73,17 +75,26 @@ def finetune(
         device=device,
         tick=tick,
     )
-    return _better(model, old.to(device), found.net, judging, prefilter, {"steps": found.steps, "alpha": alpha, "seed": seed})
+    how = {"steps": found.steps, "alpha": alpha, "seed": seed}
+    return _better(model, old.to(device), found.net, judging, prefilter, how, say)
 
 
 def _better(
-    model: Model, old: nn.Module, new: nn.Module, judging: Sequence[Batch], prefilter: str, how: dict[str, Any]
+    model: Model,
+    old: nn.Module,
+    new: nn.Module,
+    judging: Sequence[Batch],
+    prefilter: str,
+    how: dict[str, Any],
+    say: Callable[[dict[str, Any]], None] | None,
 ) -> Model:
     before, after = (r2r_risk(net, judging, alpha=JUDGED, draws=4, seed=1 << 20, prefilter=prefilter) for net in (old, new))
     gain, error = difference(after, before)
+    figures = {"risk_before": float(before.mean()), "risk_after": float(after.mean()), "error": error}
+    if say is not None:
+        say(figures)
     if not gain + error < 0:  # also where a single patch gives no error
         return model
-    figures = {"risk_before": float(before.mean()), "risk_after": float(after.mean()), "error": error}
     card = {**model.card, "finetuned": [*model.card.get("finetuned", []), {**how, **figures}]}
     return replace(model, net=new.cpu().eval(), card=card)
 
@@ -104,6 +115,6 @@ def _halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
         for k, half in enumerate(found):
             own = slice((k - first) % 2, None, 2)
             if len(b.z[own]):
-                half.append(Batch(*(None if part is None else part[own] for part in (b.z, b.target, b.valid))))  # type: ignore[arg-type]
+                half.append(b.part(own))
         first += len(b.z)
     return found

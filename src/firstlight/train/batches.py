@@ -26,25 +26,38 @@ DRAWS = 64  # positions tried at once
 
 
 class Plane(NamedTuple):
-    """z float32 (C, Y, X): stabilised data, noise of variance 1; target alike or None; valid bool (C, Y, X) or None: all."""
+    """z float32 (C, Y, X): stabilised data; target alike or None; valid bool (C, Y, X) or None: all; sigma float32 (C, Y, X):
+    standard deviation of z's noise, or None: 1."""
 
     z: Array
     target: Array | None = None
     valid: Array | None = None
+    sigma: Array | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """z float32 (B, C, Y, X), stabilised; target alike or None; valid bool (B, C, Y, X), True where trusted, or None: all."""
+    """z float32 (B, C, Y, X), stabilised; target alike or None; valid bool (B, C, Y, X), True where trusted, or None: all;
+    sigma float32 (B, C, Y, X), standard deviation of z's noise, or None: 1."""
 
     z: Tensor
     target: Tensor | None = None
     valid: Tensor | None = None
+    sigma: Tensor | None = None
 
     def to(self, device: str | torch.device) -> Batch:
         """The batch on a device."""
-        target, valid = (None if t is None else t.to(device) for t in (self.target, self.valid))
-        return replace(self, z=self.z.to(device), target=target, valid=valid)
+        target, valid, sigma = (None if t is None else t.to(device) for t in (self.target, self.valid, self.sigma))
+        return replace(self, z=self.z.to(device), target=target, valid=valid, sigma=sigma)
+
+    def part(self, which: slice) -> Batch:
+        """Some of its patches."""
+        parts = (None if t is None else t[which] for t in (self.target, self.valid, self.sigma))
+        return Batch(self.z[which], *parts)
+
+    def spread(self) -> Tensor | float:
+        """Standard deviation of z's noise."""
+        return 1.0 if self.sigma is None else self.sigma
 
 
 class Planes:
@@ -163,10 +176,22 @@ class Batches:
 
 def _stacked(patches: Sequence[Plane]) -> Batch:
     z = torch.from_numpy(np.stack([p.z for p in patches]))
-    target = (
-        None if patches[0].target is None else torch.from_numpy(np.stack([p.target for p in patches if p.target is not None]))
-    )
-    if all(p.valid is None for p in patches):
-        return Batch(z, target)
-    masks = [np.ones(p.z.shape, dtype=bool) if p.valid is None else p.valid for p in patches]
-    return Batch(z, target, torch.from_numpy(np.stack(masks)))
+    target = None if patches[0].target is None else torch.from_numpy(np.stack([_given(p.target) for p in patches]))
+    valid, sigma = (_filled([getattr(p, name) for p in patches], patches[0].z, kind) for name, kind in WHERE.items())
+    return Batch(z, target, valid, sigma)
+
+
+WHERE = {"valid": np.bool_, "sigma": np.float32}
+
+
+def _given(target: Array | None) -> Array:
+    if target is None:
+        raise FrameError("training: some planes have a target and some have none; take those that have one, or r2r")
+    return target
+
+
+def _filled(parts: Sequence[Array | None], like: Array, kind: Any) -> Tensor | None:
+    """Stacked, ones where a patch has none; None where none has any."""
+    if all(part is None for part in parts):
+        return None
+    return torch.from_numpy(np.stack([np.ones(like.shape, kind) if part is None else part for part in parts]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,54 +17,26 @@ from firstlight.dataset.store import INDEX
 from firstlight.denoiser import inputs
 from firstlight.errors import FrameError, ModelError, WriteError
 from firstlight.frame import Frame, Unit
+from firstlight.measure.white import with_white_noise
 from firstlight.model_file import Model
 from firstlight.noise import Noise, Unmodelled
-from firstlight.train import sources
+from firstlight.train import patch_set, sources
 from firstlight.train.batches import Batches, Planes
 from firstlight.train.budget import budget
 from firstlight.train.loop import Fitted, fit
 from firstlight.train.objectives import METHODS, Method
+from firstlight.train.options import Options, check, check_patch
 from firstlight.train.preview import previewer
 from firstlight.train.validation import Validation, objective_risk, r2r_risk, target_risk
 
-__all__ = ["Options", "changed", "measured", "told", "train"]
+__all__ = ["measured", "told", "train"]
 
 WIDE = 5  # px, of a widened hole: noise is taken to correlate two pixels far at most
 JUDGED = 0.2  # a of the held-out risk: noise of variance 1 + a^2, nearly that of the network's use
 PATCHES = 64  # held out, at most
+WIDTH = 32  # of the lean network's first level, where there is enough to learn from
+DEFAULTS = Options()
 TILES = 8  # of a set, whose noise is looked at
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a training, as the CLI's flags; net: "lean" or "seed"; start: a model to go on from."""
-
-    net: str = "lean"
-    start: Path | None = None
-    budget: str = "60s"
-    batch: int = 8
-    patch: int = 64
-    rate: float = 2e-3
-    alpha: float = 0.5
-    share: float = 0.01
-    hole: int | None = None
-    prefilter: str = "mean"
-    colour: bool = False
-    patience: int | None = None
-    min_delta: float = 0.0
-    validations: int = 10
-    seed: int = 0
-    device: str = "cpu"
-    half: bool | None = None
-    detector: str | None = None
-    unit: str | None = None
-    ext: str | None = None
-    assume_white: bool = False
-    widen: bool = False
-    resume: bool = False
-    log: Path | None = None
-    preview: Path | None = None
-    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +51,7 @@ def train(
     method: str,
     data: Path,
     out: Path,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     tick: Callable[[int, int, str], None] | None = None,
     command: str = "",
 ) -> dict[str, Any]:
@@ -94,29 +66,17 @@ def train(
         warnings.warn(str(METHODS[method].warning), UserWarning, stacklevel=2)
     if out.suffix != ".safetensors":
         raise WriteError(f"{out}: a model file ends in .safetensors; name it {out.with_suffix('.safetensors').name}")
+    check(method, options, _is_set(data))
     checkpoint = _checkpoint(out, options.resume)
     found = _data(method, data, options)
-    model = _model(options, data, command, found.learn[0].z.shape[0] if options.colour else 1)
-    _check(options, int(model.net.multiple))  # type: ignore[arg-type]
+    model = _model(method, options, data, command, found.learn)
+    check_patch(options.patch, int(model.net.multiple))  # type: ignore[arg-type]
     fitted = _fitted(method, found, model, options, checkpoint, tick)
     figures = _figures(fitted, found)
     card = {**model.card, "figures": figures, "method": method}
     model_file.save(replace(model, net=fitted.net.cpu(), card=card), out)
     checkpoint.unlink(missing_ok=True)
     return {"model": str(out), "method": method, **figures}
-
-
-def changed(options: Options) -> list[str]:
-    """The flags that differ from their defaults and bear on the weights, as text for the card."""
-    found = []
-    for f in fields(Options):
-        value = getattr(options, f.name)
-        if value == f.default or f.name in ("log", "preview", "resume"):
-            continue
-        flag = f"--{f.name.replace('_', '-')}"
-        text = value.name if isinstance(value, Path) else str(value)
-        found += [flag if value else flag.replace("--", "--no-")] if isinstance(value, bool) else [flag, text]
-    return found
 
 
 def told(row: Mapping[str, Any]) -> str:
@@ -127,25 +87,6 @@ def told(row: Mapping[str, Any]) -> str:
     return f"{row['model']}: {row['method']}, {row['steps']} steps in {row['seconds']:g} s ({row['stopped']}){risk}"
 
 
-def _check(options: Options, multiple: int) -> None:
-    """Raises FrameError for numbers that no training can use, and a device that is not there."""
-    import torch
-
-    for name, least in (("rate", 0.0), ("alpha", 0.0), ("min_delta", -1e-300)):
-        if not least < getattr(options, name) < float("inf"):
-            raise FrameError(f"train: {name} {getattr(options, name):g}, expected a positive number")
-    for name in ("validations", "patience"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise FrameError(f"train: {name} {value}, expected 1 or more")
-    if options.patch % multiple:
-        raise FrameError(f"train: patch {options.patch} px, expected a multiple of the network's {multiple}")
-    try:
-        torch.zeros(1, device=options.device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise FrameError(f"train: device {options.device!r} is not there ({str(error).splitlines()[0]}); take cpu") from error
-
-
 def _checkpoint(out: Path, resume: bool) -> Path:
     path = out.with_name(f"{out.stem}.checkpoint.safetensors")
     if path.exists() and not resume:
@@ -153,13 +94,19 @@ def _checkpoint(out: Path, resume: bool) -> Path:
     return path
 
 
+def _is_set(data: Path) -> bool:
+    return (data / METADATA).is_file() or (data / INDEX).is_file()
+
+
 def _data(method: str, data: Path, options: Options) -> _Data:
     rules = METHODS[method]
-    if (data / METADATA).is_file() or (data / INDEX).is_file():
+    if _is_set(data):
         learn = sources.tile_set(data, "train", target=rules.target)
         if rules.white and not options.assume_white:
             _check_tiles(data, method)
         return _Data(learn, sources.tile_set(data, "validation", target=rules.target), True, options.hole)
+    if data.suffix.lower() == ".csv":
+        return _patched(method, data, options)
     frames = sources.folder(data, detector=options.detector, unit=options.unit, ext=options.ext)
     if method == "supervised":
         raise FrameError(f"{data}: supervised training needs clean targets; give a tile set whose noisy tiles have them")
@@ -171,6 +118,22 @@ def _data(method: str, data: Path, options: Options) -> _Data:
     frames = [f if isinstance(f.noise, Noise) else measured(f) for f in frames]
     hole = options.hole if options.assume_white else _hole(frames, method, rules, options)
     return _Data(sources.frames(frames, colour=options.colour), None, known and not _wide(hole), hole)
+
+
+def _patched(method: str, data: Path, options: Options) -> _Data:
+    """The patches of `firstlight split`: what trains and what validates are images apart."""
+    rules, own = METHODS[method], {"detector": options.detector, "colour": options.colour}
+    if rules.target:
+        raise FrameError(f"{data}: patches bring no target for {method}; take a method that learns from noisy images alone")
+    learn, judge = (patch_set.chosen(data, name, **own) for name in ("train", "validation"))  # type: ignore[arg-type]
+    some = patch_set.several(learn, TILES, options.detector, options.unit)
+    known = patch_set.known([*learn, *judge], options.detector)
+    if not known and rules.noise:
+        raise FrameError(f"train {method} needs the noise of each pixel, and some patches state none; give --detector")
+    some = [f if isinstance(f.noise, Noise) else measured(f) for f in some]
+    hole = options.hole if options.assume_white else _hole(some, method, rules, options)
+    learned, judged = (patch_set.planes(p, measured, unit=options.unit, **own) for p in (learn, judge))  # type: ignore[arg-type]
+    return _Data(learned, judged, known and not _wide(hole), hole)
 
 
 def _check_tiles(data: Path, method: str) -> None:
@@ -209,19 +172,13 @@ def measured(frame: Frame) -> Frame:
     Immerkaer 1996 with a median for the mean. Methods that learn without a noise model need its order of magnitude alone.
     Raises FrameError where there are none.
     """
-    from scipy.ndimage import convolve
-
-    data = np.asarray(frame.data, dtype=np.float64)
-    second = np.outer((1, -2, 1), (1, -2, 1)).reshape(*[1] * (data.ndim - 2), 3, 3)
-    kept = np.abs(convolve(data, second)[..., 1:-1, 1:-1])
-    kept = kept[np.isfinite(kept)]
-    sigma = float(np.median(kept)) / (6 * 0.6745) if kept.size else 0.0
-    if not sigma > 0:
-        raise FrameError("training: the noise is unknown and the data show none; give --detector")
-    return frame.replace(noise=Noise(0.0, sigma**2, float(np.nanmedian(data))))
+    try:
+        return with_white_noise(frame)
+    except FrameError as error:
+        raise FrameError(f"training: {error}") from error
 
 
-def _model(options: Options, data: Path, command: str, channels: int) -> Model:
+def _model(method: str, options: Options, data: Path, command: str, learn: Planes) -> Model:
     if options.start is not None:
         model = model_file.load(options.start)
         if model.scaling["domain"] != "stabilised" or model.axes != "YX":
@@ -229,6 +186,7 @@ def _model(options: Options, data: Path, command: str, channels: int) -> Model:
                 f"{options.start}: model of {model.scaling['domain']} data, axes {model.axes}; expected stabilised, YX"
             )
         return model
+    channels = int(learn[0].z.shape[0]) if options.colour else 1
     origin = [{"name": data.name, "licence": options.licence or "not stated"}]
     common: dict[str, Any] = {"data": origin, "command": command, "seed": options.seed}
     import torch
@@ -238,9 +196,18 @@ def _model(options: Options, data: Path, command: str, channels: int) -> Model:
         if options.net == "seed":
             scaling = {"domain": "stabilised", "prefilter": "zero"}
             return model_file.new("seed", {"channels": channels}, scaling=scaling, **common)
-        config = {"inputs": inputs(options.prefilter, channels), "outputs": 2 * channels}
+        width = options.width or (WIDTH if METHODS[method].clean else _width(learn))
+        widths = [width, 2 * width, 3 * width]
+        config = {"inputs": inputs(options.prefilter, channels), "outputs": 2 * channels, "widths": widths}
         scaling = {"domain": "stabilised", "prefilter": options.prefilter}
         return model_file.new(options.net, config, scaling=scaling, **common)
+
+
+def _width(learn: Planes) -> int:
+    """Of the first level: a network of more than a tenth as many weights as there are noisy pixels learns them by heart."""
+    pixels = len(learn) * int(np.prod(learn[0].z.shape))
+    weights = 400 * np.arange(8, WIDTH + 1, 4) ** 2  # of the lean network of each width
+    return 8 + 4 * max(int(np.searchsorted(weights, pixels / 10, side="right")) - 1, 0)
 
 
 def _fitted(

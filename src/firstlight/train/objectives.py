@@ -1,4 +1,5 @@
-"""What is minimised: short functions `(net, batch, rng) -> loss`, z = stabilised data of noise variance 1, m = the estimate.
+"""What is minimised: short functions `(net, batch, rng) -> loss`, z = stabilised data, m = the estimate, s =
+the standard deviation of z's noise, 1 but at a few electrons.
 
 Networks with a log-variance head s learn it beside the mean, from the residual with the mean held fixed (its gradient does
 not reach the mean's loss): 1/2 [ r^2 / (e^s + t) + log(e^s + t) ], r = m - target, t the target's own noise variance. Its
@@ -29,7 +30,7 @@ def _mean(values: Tensor, where: Tensor | None) -> Tensor:
     return (values * where).sum() / where.sum().clamp(min=1)
 
 
-def _loss(found: Estimate, target: Tensor, noise: float, where: Tensor | None) -> Tensor:
+def _loss(found: Estimate, target: Tensor, noise: Tensor | float, where: Tensor | None) -> Tensor:
     square = (found.mean - target) ** 2
     loss = _mean(square, where)
     if found.log_variance is None:
@@ -57,18 +58,19 @@ def supervised(net: nn.Module, batch: Batch, rng: torch.Generator, *, prefilter:
 
 def n2n(net: nn.Module, batch: Batch, rng: torch.Generator, *, prefilter: str = "mean") -> Tensor:
     """E |m(z) - z'|^2 = E |m(z) - truth|^2 + 1, z' a second exposure; Lehtinen et al., ICML 2018."""
-    return _loss(estimate(net, batch.z, prefilter), _target(batch), 1.0, batch.valid)
+    return _loss(estimate(net, batch.z, prefilter), _target(batch), batch.spread() ** 2, batch.valid)
 
 
-def r2r(net: nn.Module, batch: Batch, rng: torch.Generator, *, alpha: float = 0.5, prefilter: str = "mean") -> Tensor:
-    """E |m(z + a w) - (z - w/a)|^2 = E |m(z + a w) - truth|^2 + 1 + 1/a^2, w ~ N(0, 1); Pang et al., CVPR 2021.
+def r2r(net: nn.Module, batch: Batch, rng: torch.Generator, *, alpha: float = 1.0, prefilter: str = "mean") -> Tensor:
+    """E |m(z + a s w) - (z - s w/a)|^2 = E |m(z + a s w) - truth|^2 + s^2 (1 + 1/a^2), w ~ N(0, 1); Pang et al., CVPR 2021.
 
-    The two recorrupted images have independent noise, because Cov(e + a w, e - w/a) = 1 - 1 = 0 where z has noise e of
-    variance 1. Small a: input nearly as noisy as the data, target very noisy.
+    The two recorrupted images have independent noise, because Cov(e + a s w, e - s w/a) = s^2 - s^2 = 0 where z has noise e
+    of standard deviation s: 1 but at a few electrons, where taking it for 1 would leave noise behind or take signal off.
+    Small a: input nearly as noisy as the data, target very noisy; large a keeps the network from learning the noise by heart.
     """
-    w = _randn(batch.z, rng)
+    w = _randn(batch.z, rng) * batch.spread()
     found = estimate(net, batch.z + alpha * w, prefilter)
-    return _loss(found, batch.z - w / alpha, 1 + 1 / alpha**2, batch.valid)
+    return _loss(found, batch.z - w / alpha, batch.spread() ** 2 * (1 + 1 / alpha**2), batch.valid)
 
 
 def n2v(
@@ -82,7 +84,7 @@ def n2v(
 ) -> Tensor:
     """E |m(x)_i - z_i|^2 over masked pixels i alone, x = z with them replaced by a neighbour; Krull et al., CVPR 2019."""
     x, masked = blind(batch.z, rng, share=share, hole=hole)
-    return _loss(estimate(net, x, prefilter), batch.z, 1.0, _both(masked, batch.valid))
+    return _loss(estimate(net, x, prefilter), batch.z, batch.spread() ** 2, _both(masked, batch.valid))
 
 
 def n2v2(
@@ -96,7 +98,7 @@ def n2v2(
 ) -> Tensor:
     """n2v with the median of the neighbourhood, centre left out, as replacement; Hoeck et al., ECCV workshops 2022."""
     x, masked = blind(batch.z, rng, share=share, hole=hole, median=True)
-    return _loss(estimate(net, x, prefilter), batch.z, 1.0, _both(masked, batch.valid))
+    return _loss(estimate(net, x, prefilter), batch.z, batch.spread() ** 2, _both(masked, batch.valid))
 
 
 def _both(masked: Tensor, valid: Tensor | None) -> Tensor:
@@ -171,7 +173,8 @@ def neighbour(net: nn.Module, batch: Batch, rng: torch.Generator, *, gamma: floa
         whole_1, whole_2 = _halves(estimate(net, batch.z, prefilter).mean, draw)
     found = estimate(net, first, prefilter)
     bend = _mean((found.mean - second - (whole_1 - whole_2)) ** 2, valid)
-    return _loss(found, second, 1.0, valid) + gamma * bend
+    noise = 1.0 if batch.sigma is None else _halves(batch.sigma, draw)[1] ** 2
+    return _loss(found, second, noise, valid) + gamma * bend
 
 
 # which pixel of a 2 x 2 cell (0 1 / 2 3) becomes g1 and which of its side neighbours g2
@@ -199,18 +202,19 @@ def masked_l2(net: nn.Module, batch: Batch, rng: torch.Generator, *, hole: int =
     row = torch.arange(height, device=batch.z.device)[:, None]
     col = torch.arange(width, device=batch.z.device)
     seen = ~((row >= y) & (row < y + hole) & (col >= x) & (col < x + hole)).expand_as(batch.z)
-    return _loss(estimate(net, batch.z, prefilter), batch.z, 1.0, _both(seen, batch.valid))
+    return _loss(estimate(net, batch.z, prefilter), batch.z, batch.spread() ** 2, _both(seen, batch.valid))
 
 
 @dataclass(frozen=True)
 class Method:
-    """An objective; whether it takes noise to be white, needs targets or a noise model; what a user must be told."""
+    """An objective; whether it takes noise to be white, needs targets, a noise model or truth; what a user must be told."""
 
     objective: Callable[..., Tensor]
     white: bool = True
     target: bool = False
     noise: bool = False
     hole: bool = False
+    clean: bool = False
     warning: str | None = None
 
 
@@ -224,6 +228,6 @@ METHODS: Mapping[str, Method] = {
     "neighbour": Method(neighbour),
     "r2r": Method(r2r, noise=True),
     "n2n": Method(n2n, white=False, target=True, noise=True),
-    "supervised": Method(supervised, white=False, target=True, noise=True),
+    "supervised": Method(supervised, white=False, target=True, noise=True, clean=True),
     "masked-l2": Method(masked_l2, white=False, hole=True, warning=IDENTITY),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,17 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstlight import intake, io
+from firstlight.box import Box
 from firstlight.errors import FirstlightError, FrameError, ReadError
 from firstlight.frame import Frame
 from firstlight.noise import Noise, spread
 from firstlight.restore.means import UNTRUSTED
 from firstlight.train.batches import Plane, Planes
+from firstlight.train.unsteady import deviation
 
 __all__ = ["expected", "files", "folder", "frames", "pairs", "stabilised", "tile_set"]
 
 Array = NDArray[Any]
 ODD = 1e6  # stabilised: beyond it a number is no measurement but what a file fills holes with
+CLOSE = 5  # px, over which the signal is averaged that says how large stabilised noise is
+STEADY = 0.01  # of a standard deviation: less is not worth telling
 WINDOW = 9  # px, of the local mean that holes are filled with
+APART = 0.3  # px, or of a mosaic's period, that may remain between two exposures of a pair
+SURE = 8.0  # confidence of a registration; frames of pure noise stay below about 6
+PLAIN = 4.0  # standard errors by which a frame must be better explained once it is shifted
 SAME = 1.25  # rms difference of two exposures over what their noise makes, beyond which they show different scenes
 
 
@@ -38,7 +45,24 @@ def stabilised(frame: Frame, *, colour: bool = False) -> list[Plane]:
     good = finite & _measurable(data, z, noise)
     if frame.flags is not None:
         good &= (np.asarray(frame.flags) & int(UNTRUSTED)) == 0
-    return [p for lead in _leads(frame, colour) for p in _phases(z[lead], good[lead], frame.period())]
+    sigma = deviation(noise, _near(data, good, frame.period()))
+    return [p for lead in _leads(frame, colour) for p in _phases(z[lead], good[lead], sigma[lead], frame.period())]
+
+
+def _near(data: Array, good: Array, period: tuple[int, int]) -> Array:
+    """The mean of the good pixels of the same phase within CLOSE px; where there are none, 0."""
+    from scipy.ndimage import uniform_filter
+
+    out = np.zeros(data.shape, dtype=np.float32)
+    size = (0,) * (data.ndim - 2) + (CLOSE, CLOSE)
+    for y, x in np.ndindex(period):
+        part = (..., slice(y, None, period[0]), slice(x, None, period[1]))
+        here = good[part]
+        total, weight = (
+            uniform_filter(v.astype(np.float32), size, mode="nearest") for v in (np.where(here, data[part], 0), here)
+        )
+        out[part] = np.divide(total, weight, out=np.zeros_like(total), where=weight > 1e-3)
+    return out
 
 
 def _measurable(data: Array, z: Array, noise: Noise) -> Array:
@@ -58,12 +82,18 @@ def _leads(frame: Frame, colour: bool) -> list[tuple[Any, ...]]:
     return [tuple(slice(None) if k == axis else i for k, i in enumerate(lead)) for lead in np.ndindex(*shape)]
 
 
-def _phases(z: Array, good: Array, period: tuple[int, int]) -> list[Plane]:
-    found = []
+def _phases(z: Array, good: Array, sigma: Array, period: tuple[int, int]) -> list[Plane]:
+    every = []
     for y, x in np.ndindex(period):
-        part, valid = (np.ascontiguousarray(a[:, y :: period[0], x :: period[1]]) for a in (z, good))
-        found.append(Plane(part) if valid.all() else Plane(_filled(part, valid), None, valid))
-    return found
+        part, valid, own = (np.ascontiguousarray(a[:, y :: period[0], x :: period[1]]) for a in (z, good, sigma))
+        every.append(_plane(part, None, valid, own))
+    return every
+
+
+def _plane(z: Array, target: Array | None, valid: Array, sigma: Array) -> Plane:
+    """With holes filled, and without what says nothing."""
+    told = None if np.all(np.abs(sigma - 1) < STEADY) else sigma
+    return Plane(z, target, None, told) if valid.all() else Plane(_filled(z, valid), target, valid, told)
 
 
 def _filled(z: Array, valid: Array) -> Array:
@@ -111,23 +141,69 @@ def folder(path: Path, *, detector: str | None = None, unit: str | None = None, 
 
 
 def pairs(many: Sequence[Frame]) -> Planes:
-    """Exposures of one registered scene, each with the next one as its target.
+    """Exposures of one scene, each with another one as its target, moved onto it by whole pixels where it has drifted.
 
-    Raises FrameError for fewer than two, different shapes, or two whose difference is more than their noise explains.
+    Whole pixels, since interpolated noise correlates; of the others, the one is taken whose drift lies nearest to whole pixels.
+    One frame with axis T is a series of exposures. Raises FrameError for fewer than two, different shapes, a drift that leaves
+    more than APART px, or two whose difference is more than their noise explains.
     """
+    many = [part for frame in many for part in _exposures(frame)] if len(many) == 1 else many
     if len(many) < 2 or len({f.shape for f in many}) > 1:
         raise FrameError(
             f"n2n: {len(many)} frames of shapes {sorted({f.shape for f in many})}, expected two or more of one shape"
         )
-    every = [stabilised(f) for f in many]
     made = []
-    for i, mine in enumerate(every):
-        other = every[(i + 1) % len(every)]
-        for k, (one, two) in enumerate(zip(mine, other, strict=True)):
-            _same_scene(one.z - two.z, i, (i + 1) % len(every), k)
+    for i, (j, other) in enumerate(_partners(many)):
+        for k, (one, two) in enumerate(zip(stabilised(many[i]), stabilised(other), strict=True)):
             both = None if one.valid is None and two.valid is None else _valid(one) & _valid(two)
-            made.append(Plane(one.z, two.z, both))
+            _same_scene((one.z - two.z)[slice(None) if both is None else both], i, j, k)
+            made.append(Plane(one.z, two.z, both, two.sigma))
     return Planes([partial(_as_is, p) for p in made])
+
+
+def _exposures(frame: Frame) -> list[Frame]:
+    if "T" not in frame.axes:
+        return [frame]
+    at, whole = frame.axes.index("T"), Box.whole(frame.shape)
+    starts = [tuple(t if k == at else 0 for k in range(whole.ndim)) for t in range(frame.shape[at])]
+    return [frame.crop(Box(s, tuple(s[at] + 1 if k == at else n for k, n in enumerate(whole.stop)))) for s in starts]
+
+
+def _partners(many: Sequence[Frame]) -> Iterator[tuple[int, Frame]]:
+    """For each frame another one's number, and that one moved onto it."""
+    from firstlight.calibrate import register
+
+    period = np.array(many[0].period())
+    drift = [_drift(many[0], frame) / period for frame in many]
+    for i, frame in enumerate(many):
+        left = {j: float(np.abs(_part(drift[j] - drift[i]) * period).max()) for j in range(len(many)) if j != i}
+        j = min(left, key=lambda k: (round(left[k], 1), (k - i) % len(many)))
+        other = many[j] if not np.any(np.rint(drift[j] - drift[i])) else register([frame, many[j]])[1]
+        rest = _drift(frame, other)  # large drifts are measured less well than small ones
+        if np.abs(rest).max() > APART * period.max():
+            (dy, dx), most = (drift[j] - drift[i]) * period, APART * period.max()
+            raise FrameError(
+                f"n2n: frame {j} lies ({dy:.2f}, {dx:.2f}) px from frame {i}; whole pixels leave ({rest[0]:.2f}, "
+                f"{rest[1]:.2f}) px and no other frame leaves less, expected at most {most:g}; take one pointing, or r2r"
+            )
+        yield j, other
+
+
+def _part(shift: Array) -> Array:
+    return np.asarray(shift - np.rint(shift))
+
+
+def _drift(reference: Frame, frame: Frame) -> Array:
+    """Shift (2,) [px] that moves a frame onto the reference; 0 where the frames do not show plainly that there is one."""
+    from firstlight.calibrate import measure_shift
+    from firstlight.dataset.proof import evidence
+
+    try:
+        shift = measure_shift(reference, frame)
+    except FrameError:  # no structure at all
+        return np.zeros(2)
+    plain = shift.confidence >= SURE and evidence(frame, reference, shift) > PLAIN
+    return np.array([shift.dy, shift.dx]) if plain else np.zeros(2)
 
 
 def _valid(plane: Plane) -> Array:
@@ -181,4 +257,4 @@ def _tile(tiles: Any, i: int) -> Plane:
         clean = item["target"].numpy() * (ratio if np.isfinite(ratio) else 1.0)
         valid &= np.isfinite(clean)
         target = expected(noise, np.where(np.isfinite(clean), clean, 0))
-    return Plane(z, target) if valid.all() else Plane(_filled(z, valid), target, valid)
+    return _plane(z, target, valid, deviation(noise, _near(image, valid, (1, 1))))

@@ -27,11 +27,12 @@ def r2r_risk(
 ) -> Array:
     """Mean squared error of each patch's estimate [variances of the noise], float64 (n,): 1 for the noisy data, 0 at best.
 
-        risk = mean |m(z + a w) - (z - w/a)|^2 - mean |w/a|^2 - 1,   w ~ N(0, 1)
+        risk = mean |m(z + a s w) - (z - s w/a)|^2 - mean |s w/a|^2 - mean s^2,   w ~ N(0, 1)
 
-    Unbiased for E |m(z + a w) - E z|^2 where z has white noise of variance 1 and the network has not seen it (Pang et al.,
-    CVPR 2021), for a network that is given noise of variance 1 + a^2. Each draw is used with both signs of w, which cancels
-    most of the target's own noise; the same seed gives every network the same w, so that differences are sharper still.
+    Unbiased for E |m(z + a s w) - E z|^2 where z has white noise of standard deviation s (1 but at a few electrons) and the
+    network has not seen it (Pang et al., CVPR 2021), for a network that is given noise of variance (1 + a^2) s^2. Each draw is
+    used with both signs of w, which cancels most of the target's own noise; the same seed gives every network the same w, so
+    that differences are sharper still.
     """
     with judged(net):
         found = [_patch_risks(net, b, alpha, draws, seed + k, prefilter) for k, b in enumerate(batches)]
@@ -43,27 +44,28 @@ def _patch_risks(net: nn.Module, batch: Batch, alpha: float, draws: int, seed: i
     where = torch.ones_like(batch.z) if batch.valid is None else batch.valid.to(batch.z.dtype)
     total = torch.zeros(len(batch.z), dtype=torch.float64, device=batch.z.device)
     for _ in range(draws):
-        w = torch.randn(batch.z.shape, generator=rng, device=batch.z.device)
+        w = torch.randn(batch.z.shape, generator=rng, device=batch.z.device) * batch.spread()
         for sign in (1.0, -1.0):
             found = estimate(net, batch.z + sign * alpha * w, prefilter).mean
-            # |m - z + w/a|^2 - |w/a|^2, whose expectation lacks z's own variance alone
+            # |m - z + w/a|^2 - |w/a|^2, w times s, whose expectation lacks z's own variance alone
             excess = (found - batch.z) * (found - batch.z + 2 * sign * w / alpha)
             total += (excess.double() * where).sum(dim=(1, 2, 3))
     pixels = where.sum(dim=(1, 2, 3)).double()
-    return _numbers((total / (2 * draws * pixels) - 1)[pixels > 0])
+    own = (where * batch.spread() ** 2).sum(dim=(1, 2, 3)).double() / pixels
+    return _numbers((total / (2 * draws * pixels) - own)[pixels > 0])
 
 
 def target_risk(net: nn.Module, batches: Sequence[Batch], *, noise: float = 0.0, prefilter: str = "mean") -> Array:
-    """Mean squared difference of each patch's estimate from its target less the target's own variance `noise`, float64 (n,)."""
+    """Mean squared difference of each patch's estimate from its target less `noise` of its sigma^2, float64 (n,)."""
     found = []
     with judged(net):
         for b in batches:
             if b.target is None:
                 raise FrameError("validation: patches without a target; judge by r2r_risk")
             where = torch.ones_like(b.z) if b.valid is None else b.valid.to(b.z.dtype)
-            square = (estimate(net, b.z, prefilter).mean - b.target) ** 2
+            square = (estimate(net, b.z, prefilter).mean - b.target) ** 2 - noise * b.spread() ** 2
             pixels = where.sum(dim=(1, 2, 3))
-            found.append(_numbers(((square * where).sum(dim=(1, 2, 3)) / pixels - noise)[pixels > 0]))
+            found.append(_numbers(((square * where).sum(dim=(1, 2, 3)) / pixels)[pixels > 0]))
     return np.concatenate(found)
 
 
