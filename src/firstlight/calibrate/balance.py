@@ -33,14 +33,14 @@ def white_balance(frame: Frame, *, multipliers: Sequence[float] | None = None) -
     data = floated(frame)
     full = np.asarray(spread(cell, frame.shape), dtype=data.dtype)
     seen = frame.observation
-    levels = {k: None if (v := getattr(seen, k)) is None else _times(v, cell, frame) for k in ("offset", "saturation")}
+    offset, saturation = (None if v is None else _times(v, cell, frame) for v in (seen.offset, seen.saturation))
     return frame.then(
         "calibrate.white_balance",
         {"multipliers": [float(g) for g in gains]},
         data=data * full,
         noise=frame.noise.scaled(cell) if isinstance(frame.noise, Noise) else frame.noise,
         std=None if frame.std is None else np.asarray(frame.std * full),
-        observation=replace(seen, white_balance=(1.0,) * gains.size, **levels),
+        observation=replace(seen, white_balance=(1.0,) * gains.size, offset=offset, saturation=saturation),
     )
 
 
