@@ -11,8 +11,9 @@ __all__ = ["SeedUNet"]
 class SeedUNet(nn.Module):
     """Encoder of four blocks with max pooling, bottleneck of 16 base channels, decoder of transposed convolutions with skips.
 
-    forward: (B, inputs, Y, X), as many as channels where None, to (B, channels, Y, X); lengths must be multiples of `multiple`. 17,461,491 parameters with 3 channels
-    and base 48 (Ronneberger, Fischer & Brox 2015, with SiLU and BatchNorm). `halo` is its receptive half-width [px].
+    forward: (B, inputs, Y, X), `channels` of them where None, to (B, channels, Y, X); lengths must be multiples of `multiple`.
+    17,461,491 parameters with 3 channels and base 48 (Ronneberger, Fischer & Brox 2015, with SiLU and BatchNorm). `halo` is
+    its receptive half-width [px].
     """
 
     halo: int = 107
