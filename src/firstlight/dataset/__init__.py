@@ -144,6 +144,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contrac
         write_patches,
     )
     from firstlight.dataset.metadata import read_metadata
+    from firstlight.dataset.mosaics import Making, build_mosaics
     from firstlight.dataset.pack import PackDataset, PackWriter, open_pack, unpack, write_pack
     from firstlight.dataset.page import write_page
     from firstlight.dataset.parents import Shares, Split, split_images, split_patches
@@ -152,8 +153,10 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contrac
     from firstlight.dataset.qc import Quality
     from firstlight.dataset.rows import Pair, Source, TileRow
     from firstlight.dataset.scan import Manifest
+    from firstlight.dataset.sharpness import laplacian_variance
     from firstlight.dataset.split import assign
     from firstlight.dataset.summary import Summary
+    from firstlight.dataset.torture import read_torture, write_torture
     from firstlight.dataset.unscale import unscale_set
     from firstlight.dataset.verdict import Checks
 else:

@@ -22,7 +22,7 @@ Tick = Callable[[int, int, str], None]
 
 
 def write_torture(
-    out: Path, *, count: int = 5000, seed: int = 0, side: int = 96, pattern: Pattern = XTRANS, tick: Tick | None = None
+    out: Path, *, count: int = 5000, seed: int = 0, side: int = 128, pattern: Pattern = XTRANS, tick: Tick | None = None
 ) -> dict[str, Any]:
     """Write rgb float16 (N, 3, Y, X), cfa float16 (N, Y, X) = rgb at the pattern's colours, kind uint8 (N,), pattern, seed.
 
