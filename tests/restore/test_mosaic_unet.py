@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from firstlight import model_file
 from firstlight.cfa import pad
+from firstlight.frame import Frame, Observation, Unit
 from firstlight.geometry import BAYER, XTRANS, Mosaic
 from firstlight.nets import MosaicUNet
-from firstlight.restore import mosaic_unet
+from firstlight.noise import Noise
+from firstlight.restore import demosaic, mosaic_unet
 from firstlight.restore.mosaic_unet import through_unet
 
 
@@ -51,3 +54,22 @@ def test_the_documented_blend_has_no_dark_edge(net: MosaicUNet) -> None:
     data = samples((321, 300))
     found = through_unet(data, Mosaic(XTRANS), Same(), documented=True)
     np.testing.assert_array_equal(found, np.broadcast_to(data, (3, 321, 300)))
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_demosaic_runs_it_in_the_light_it_was_trained_in(linear: bool) -> None:
+    light = {"light": "linear", "balanced": False} if linear else {}
+    scaling = {"domain": "mosaic", "prefilter": "zero", "pattern": [list(row) for row in XTRANS], **light}
+    torch.manual_seed(5)
+    model = model_file.new("mosaic-unet", {"base": 2}, scaling=scaling)
+    data = 100 * samples((48, 60))
+    frame = Frame(data, "YX", Unit.ADU, Noise(0.5, 4.0), geometry=Mosaic(XTRANS), observation=Observation(saturation=200.0))
+    out = demosaic(frame, method="net", model=model)
+    assert out.shape == (3, 48, 60)
+    if linear:
+        direct = through_unet(data / np.float32(200), Mosaic(XTRANS), model.net, documented=True)
+        np.testing.assert_allclose(out.data, 200 * direct, rtol=1e-5)
+    else:
+        kept = demosaic(frame, method="net", model=model, keep_samples=True).data
+        color = Mosaic(XTRANS).at((48, 60))
+        np.testing.assert_allclose(np.take_along_axis(kept, color[None], 0)[0], data, rtol=1e-5)
