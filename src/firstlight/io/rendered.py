@@ -8,13 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from firstlight.box import Box
 from firstlight.errors import FrameError, WriteError
 from firstlight.frame import Frame
 
-__all__ = ["TARGETS", "Kind", "Rendered", "Target", "write_rendered"]
+__all__ = ["TARGETS", "Kind", "Rendered", "Target", "codes_at", "write_rendered"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ TARGETS = {
     "avif": Target("avif", (".avif",), (HLG,)),
     "ultrahdr": Target("ultrahdr", (".jpg", ".jpeg"), (HLG,)),
     "jxl": Target("jxl", (".jxl",), (LINEAR32,)),
-    "tiff": Target("colour_tiff", (".tif", ".tiff"), (SRGB16, LINEAR16, LINEAR32)),
-    "jpeg": Target("colour_jpeg", (".jpg", ".jpeg"), (SRGB8,)),
+    "tiff": Target("rgb_tiff", (".tif", ".tiff"), (SRGB16, LINEAR16, LINEAR32)),
+    "jpeg": Target("jpeg", (".jpg", ".jpeg"), (SRGB8,)),
 }
 
 
@@ -79,8 +82,9 @@ class Rendered:
 def write_rendered(picture: Rendered, path: Path, *, to: str, quality: float | None = None) -> Path:
     """Write a developed picture to `path` (temporary name, then renamed); returns the path.
 
-    to: a key of TARGETS. quality: 0 to 100, the format's usual one where None; 100 keeps every code in "avif" and "jxl"; "tiff"
-    takes none. Raises WriteError for a kind, size or quality that the format cannot hold, a wrong suffix, a missing folder.
+    to: a key of TARGETS. quality: 0 to 100, the format's usual one where None; 100 keeps every code in "avif"; "jxl" and "tiff"
+    lose nothing and take none. Raises WriteError for a kind, size or quality that the format cannot hold, a wrong suffix, a
+    missing folder.
     """
     target = TARGETS.get(to)
     if target is None:
@@ -95,3 +99,15 @@ def write_rendered(picture: Rendered, path: Path, *, to: str, quality: float | N
         raise WriteError(f"{path}: the folder {path.parent} does not exist; create it first")
     import_module(f"firstlight.io.{target.module}").write(picture, path, quality)
     return path
+
+
+def codes_at(picture: Rendered, box: Box, path: Path) -> NDArray[Any]:
+    """The codes in `box`, (3, Y, X); raises WriteError for codes beyond the kind's bits and values that are not finite."""
+    block = np.asarray(picture.frame.data[box.slices])
+    if picture.kind.bits == 32:
+        good, what = bool(np.all(np.isfinite(block))), "values that are not finite"
+    else:
+        good, what = int(block.max()) < 1 << picture.kind.bits, f"codes up to {block.max()}"
+    if not good:
+        raise WriteError(f"{path}: {what} in {picture.kind}; render it again")
+    return block
