@@ -100,15 +100,16 @@ def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any]
     Tags: DNG 1.4 specification; flags, std and large maps are companions beside the file. Raises WriteError for other
     axes, colours that DNG does not know, sides under 22 px, or values that are not finite.
     """
-    linear = like.axes == "CYX" and shape[0] == 3 and like.geometry is None
+    linear = like.axes == "CYX" and shape[0] == 3
     if not linear and (like.axes != "YX" or not isinstance(like.geometry, Mosaic)):
         raise WriteError(
             f"{path}: a DNG holds one camera mosaic or linear R, G, B, got {like.axes} of shape {shape}; write .fits or .tif"
         )
     if linear and like.unit == Unit.DISPLAY:
         raise WriteError(f"{path}: a DNG holds linear colours, got display codes; write .tif or .png")
-    strange = set(getattr(like.geometry, "colors", "")) - set(CODES)
-    if strange or max(like.period()) > CELL:
+    mosaic = None if linear else like.geometry
+    strange = set(getattr(mosaic, "colors", "")) - set(CODES)
+    if strange or max(getattr(mosaic, "period", (1, 1))) > CELL:
         raise WriteError(
             f"{path}: DNG has no colours {''.join(sorted(strange))!r}, expected {''.join(CODES)}; write .fits or .tif"
         )
@@ -224,7 +225,7 @@ def _tags(like: Frame, shape: tuple[int, ...], storage: dict[str, Any]) -> list[
     white = storage["top"] if limit is None else min(65535, int(limit * scale + pedestal))
     height, width = shape[-2:]
     model = (obs.instrument or UNKNOWN).encode("ascii", "replace").decode()  # TIFF text; the description keeps the name
-    colors = like.geometry.colors if isinstance(like.geometry, Mosaic) else "RGB"
+    colors = like.geometry.colors if like.axes == "YX" and isinstance(like.geometry, Mosaic) else "RGB"
     balance, matrix = _colour(like, len(colors))
     return [
         (271, ASCII, 0, MAKER, True),
@@ -249,7 +250,7 @@ def _tags(like: Frame, shape: tuple[int, ...], storage: dict[str, Any]) -> list[
 def _levels(like: Frame, black: Array, white: int) -> list[Tag]:
     """The mosaic's pattern, and black and white level: per cell of a mosaic, per channel of linear colours."""
     mosaic = like.geometry
-    if not isinstance(mosaic, Mosaic):
+    if like.axes != "YX" or not isinstance(mosaic, Mosaic):
         levels = np.broadcast_to(black.mean(), 3)
         return [(50714, RATIONAL, 3, rationals(levels), True), (50717, LONG, 3, (white,) * 3, True)]
     codes = [CODES[c] for c in mosaic.colors]
