@@ -218,6 +218,72 @@ def test_error_bars_of_a_frame():
     assert np.take_along_axis(kept.std, color[None], 0).max() == 0
 
 
+@pytest.mark.parametrize("pattern", [XTRANS, BAYER])
+def test_the_ensemble_commutes_with_flips_and_turns(pattern, nets):
+    """A network's answer depends on which way up the picture is; the mean over all eight does not."""
+    frame = sampled(scene((60, 54)), pattern, (2, 1), DETECTOR)
+    turned = frame.replace(data=np.rot90(frame.data), geometry=cfa.turn(frame.geometry, frame.shape, 1))
+    flipped = frame.replace(data=frame.data[:, ::-1], geometry=cfa.flip(frame.geometry, frame.shape, 1))
+    way = {"method": "net", "model": nets[pattern], "bf16": False}
+    one, all8 = demosaic(frame, **way).data, demosaic(frame, ensemble=True, **way).data
+    assert np.abs(np.rot90(one, axes=(1, 2)) - demosaic(turned, **way).data).max() > 1e-4
+    for changed, move in ((turned, lambda x: np.rot90(x, axes=(1, 2))), (flipped, lambda x: x[..., ::-1])):
+        assert np.abs(move(all8) - demosaic(changed, ensemble=True, **way).data).max() < 1e-5
+    if pattern is BAYER:  # the linear estimate commutes
+        assert np.abs(demosaic(frame, ensemble=True).data - demosaic(frame).data).max() < 2e-5
+
+
+@pytest.mark.parametrize("pattern", [XTRANS, BAYER])
+def test_strength_zero_interpolates_and_keeps_samples(pattern):
+    frame = sampled(scene(), pattern, noise=DETECTOR)
+    frame = frame.replace(data=frame.data - 0.1)  # some far below black
+    color = frame.geometry.at(frame.shape)
+    off = demosaic(frame, strength=0.0).data
+    assert np.abs(np.take_along_axis(off, color[None], 0)[0] - frame.data).max() < 2e-5
+    assert np.array_equal(demosaic(frame, strength=1.0).data, demosaic(frame).data)
+    flat = sampled(np.full((3, 90, 90), 0.3, np.float32), pattern, noise=Noise(1 / 300, 1e-4))
+    flat = flat.replace(data=flat.noise.sample(flat.data, np.random.default_rng(2)).astype(np.float32))
+    left = [np.std(demosaic(flat, strength=k).data) for k in (0.0, 0.5, 1.0, 2.0)]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.6 * left[0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "phase", "shape", "method"),
+    [(XTRANS, (4, 1), (70, 88), "markesteijn"), (XTRANS, (0, 2), (61, 530), "markesteijn1"), (BAYER, (1, 0), (37, 52), "ahd")],
+)
+def test_methods_of_libraw(pattern, phase, shape, method):
+    """Flat colours come out flat, negatives too, in any phase and size; the history names what ran."""
+    truth = np.ones((3, *shape), np.float32) * np.array([0.7, 0.4, -0.01], np.float32)[:, None, None]
+    out = demosaic(sampled(truth, pattern, phase), method=method)
+    assert np.abs(out.data - truth).max() < 3e-5  # 16 bits
+    assert out.history[-1].params["ran"].startswith("LibRaw 0.")
+    assert ("Markesteijn" in out.history[-1].params["ran"]) == (pattern is XTRANS)
+    smooth = scene(shape)
+    smooth = np.cumsum(np.cumsum(smooth - smooth.mean(), 1), 2)
+    smooth = (smooth - smooth.min()) / np.ptp(smooth)
+    found = demosaic(sampled(smooth, pattern, phase), method=method).data
+    assert np.sqrt(np.mean((found - smooth)[:, 8:-8, 8:-8] ** 2)) < 0.02
+
+
+def test_libraw_runs_what_it_is_asked_for():
+    frame = sampled(scene(), XTRANS)
+    three, one, vng = (demosaic(frame, method=m).data for m in ("markesteijn", "markesteijn1", "vng"))
+    assert np.abs(three - one).max() > 1e-3
+    assert np.abs(three - vng).max() > 1e-3
+    error = {m: np.sqrt(np.mean((d - scene()) ** 2)) for m, d in (("3", three), ("2", demosaic(frame, method="bilinear").data))}
+    assert error["3"] < error["2"]
+    mean = demosaic(frame, method="markesteijn", ensemble=True, keep_samples=True).data
+    color = frame.geometry.at(frame.shape)
+    assert np.array_equal(np.take_along_axis(mean, color[None], 0)[0], frame.data)
+
+
+@pytest.mark.parametrize(("pattern", "method"), [(BAYER, "markesteijn"), (XTRANS, "dht"), (QUAD, "vng"), (BAYER, "amaze")])
+def test_a_method_that_does_not_apply_is_refused(pattern, method):
+    with pytest.raises(FrameError, match=r"does not apply|expected net"):
+        demosaic(sampled(scene(), pattern), method=method)
+
+
 def test_lost_pixels_do_not_show():
     truth = np.full((3, 36, 36), 0.5, np.float32)
     frame = sampled(truth, XTRANS)
@@ -257,6 +323,8 @@ def test_encoding_is_the_inverse_of_decoding_on_average():
         ({"noise": Unmodelled("a picture")}, {}, "a picture"),
         ({"noise": Noise(1.0, 1.0, 64.0)}, {}, "black level"),
         ({}, {"method": "bilinear", "std": True}, "no standard error"),
+        ({}, {"strength": 0.5, "std": True}, "no standard error"),
+        ({}, {"strength": -1.0}, "strength -1"),
     ],
 )
 def test_refusals(changes, params, message):

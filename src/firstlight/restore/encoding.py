@@ -11,6 +11,7 @@ noise, e = s / white.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 from firstlight.errors import FrameError
 from firstlight.frame import Frame
-from firstlight.noise import Noise, spread
+from firstlight.geometry import Mosaic
+from firstlight.noise import CELL, Noise, spread
 
 __all__ = ["Encoding", "encoding"]
 
@@ -59,26 +61,37 @@ class Encoding:
         r, g, blue = (float(v) for v in np.sqrt(variance / unit) / self.span)
         return r, g, blue
 
-    def encode(self, samples: Array, color: Array) -> Array:
-        """Samples [unit] of colours 0 1 2, a cell or map of their shape: encoded, float32."""
+    def encode(self, samples: Array, color: Array, *, noisy: bool = True) -> Array:
+        """Samples [unit] of colours 0 1 2, a map of their shape: encoded, float32.
+
+        noisy: whether they are to be denoised, so that means count; else the curve alone, odd about its start.
+        """
         s = np.asarray(samples, dtype=np.float32)
         if not self.curved:
             return np.asarray(s / np.float32(self.white))
         a, b = (np.float32(v) for v in self.own[1])
         least = np.float32(0.375) * a * a + b
-        q = np.maximum(a * s + least, 0)
+        q = a * s + least
+        if not noisy:
+            return np.asarray(np.copysign(np.sqrt(np.abs(q)), q) * np.float32(2 / a / self.span))
+        q = np.maximum(q, 0)
         z = np.sqrt(q) * np.float32(2 / a)
         extra = (self.own - self.own[1]).astype(np.float32)
         if np.any(extra):
             z += a / 4 * (extra[color, 0] * np.maximum(s, 0) + extra[color, 1]) * np.maximum(q, least) ** np.float32(-1.5)
         return np.asarray(z * np.float32(1 / self.span))
 
-    def decode(self, e: Array) -> Array:
-        """The light [unit] whose encoded samples average to e, float32: the exact unbiased inverse (Makitalo & Foi 2013)."""
+    def decode(self, e: Array, *, noisy: bool = True) -> Array:
+        """The light [unit] whose encoded samples average to e, float32: the exact unbiased inverse (Makitalo & Foi 2013).
+
+        noisy: as for `encode`.
+        """
         if not self.curved:
             return np.asarray(e * np.float32(self.white))
         a, b = self.own[1]
         z = e * np.float32(self.span)
+        if not noisy:
+            return np.asarray(np.float32(a / 4) * z * np.abs(z) - np.float32(0.375 * a + b / a))
         out = np.float32(a / 4) * z * z - np.float32(a / 8 + b / a)
         low = z < 2 * np.sqrt(0.375 + b / a**2) + LOW
         if np.any(low):
@@ -94,8 +107,8 @@ class Encoding:
         return np.asarray(np.maximum(e * self.span, least) * (a / 2 * self.span), dtype=np.float32)
 
 
-def encoding(frame: Frame, color: Array) -> Encoding:
-    """The encoding of a mosaic frame (Y, X) with colours `color` (Y, X).
+def encoding(frame: Frame, mosaic: Mosaic) -> Encoding:
+    """The encoding of a mosaic frame (Y, X) whose colours are 0, 1 and 2.
 
     Noise that differs between pixels of a colour is averaged over them; c counts at a fifth of white. White is the lowest
     saturation level of the frame's observation, or where it states none what one value in a thousand exceeds. Raises
@@ -108,15 +121,17 @@ def encoding(frame: Frame, color: Array) -> Encoding:
     white = float(np.min(level)) if level is not None else float(np.quantile(frame.data, 0.999))
     if not white > 0:
         raise FrameError(f"restore.demosaic: white lies at {white:g}; expected light, and its level in observation.saturation")
-    a, b, c, d = (_by_color(p, color) for p in (noise.a, noise.b, noise.c, noise.d))
+    a, b, c, d = (_by_color(p, mosaic, frame.shape) for p in (noise.a, noise.b, noise.c, noise.d))
     if np.any(a < 0):
         raise FrameError("restore.demosaic: a negative gain; flag those pixels as defect and give them a positive gain")
     return Encoding(np.stack([a, b + d + c * (MIDDLE * white) ** 2], axis=1), white)
 
 
-def _by_color(value: Any, color: Array) -> Array:
-    value = spread(value, color.shape)
-    if isinstance(value, float):
-        return np.full(3, value)
-    value = np.broadcast_to(value, color.shape)
+def _by_color(value: Any, mosaic: Mosaic, shape: tuple[int, ...]) -> Array:
+    if np.ndim(value) == 0:
+        return np.full(3, float(value))
+    if max(value.shape) <= CELL:  # of a cell, whole periods say it all
+        shape = tuple(min(n, lcm(*range(1, CELL + 1))) for n in shape)
+    value = np.broadcast_to(spread(value, shape), shape)
+    color = mosaic.at((shape[0], shape[1]))
     return np.array([np.mean(value[color == k]) for k in range(3)])
