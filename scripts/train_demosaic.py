@@ -34,19 +34,15 @@ from torch.nn import functional
 from firstlight import model_file, simulate
 from firstlight.geometry import BAYER, XTRANS
 from firstlight.restore import lmmse
+from firstlight.train.demosaic import STEADY
+from firstlight.train.mosaics import bank, curved, exposed, masks
+from firstlight.train.pictures import encoded, recoloured
 
 Array = NDArray[Any]
 PATTERN = {"xtrans": XTRANS, "bayer": BAYER}
 SHARE = {"photo": 0.68, "art": 0.06, "panorama": 0.1, "drawn": 0.16}
 BATCH, SIDE, BANKS = 12, 96, 24
 ACTIVITY = 4e-3  # mean square of differences between neighbours, along Y and X together, of sRGB values: a mean photograph's
-FULL = 60000.0  # e- at ISO 100
-GREY = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
-
-
-def encoded(linear: Array) -> Array:
-    """sRGB values of linear light in [0, 1] (IEC 61966-2-1)."""
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
 def shrunk(linear: Array, factors: tuple[int, ...]) -> list[Tensor]:
@@ -129,9 +125,7 @@ def patch(
     part = torch.rot90(part, int(rng.integers(4)), (1, 2))
     part = part.flip(2) if rng.random() < 0.5 else part
     if rng.random() < recolored:
-        grey = torch.einsum("cyx,c->yx", part, torch.from_numpy(GREY))
-        part = grey + (part - grey) * rng.uniform(0.6, 2.2)
-        part = (part * torch.from_numpy(rng.uniform(0.6, 1.3, (3, 1, 1))).float()).clamp(0, 1)
+        part = torch.from_numpy(recoloured(part.numpy(), rng))
     return part
 
 
@@ -155,23 +149,6 @@ def fit(pool: dict[str, list[Tensor]], seed: int, patches: int = 4000) -> Array:
     return np.asarray(lmmse.folded(total * (ACTIVITY / steep)))
 
 
-class Bank:
-    """Noise of one exposure and the linear filters for it: a, b of each colour [of white], read from low to high ISO."""
-
-    def __init__(self, cell: Array, iso: float, rng: np.random.Generator) -> None:
-        full, read = FULL * 100 / iso, rng.uniform(2, 4)
-        gains = np.array([rng.uniform(1, 2.5), 1, rng.uniform(1, 2.5)]) if rng.random() < 0.7 else np.ones(3)
-        self.a, self.b = 1 / full, (read / full) ** 2
-        self.own = [(float(g * self.a), float(g * g * self.b)) for g in gains]
-        self.span = float(root(torch.ones(()), self.a, self.b) - root(torch.zeros(()), self.a, self.b))
-        self.sigma = tuple(float(np.sqrt((a * 0.18 + b) / (self.a * 0.18 + self.b))) / self.span for a, b in self.own)
-        self.weight = packed(cell, self.sigma)
-
-
-def root(light: Tensor, a: float, b: float) -> Tensor:
-    return (2 / a) * torch.sqrt((a * light + 0.375 * a * a + b).clamp(min=0))
-
-
 def packed(cell: Array, sigma: tuple[float, float, float]) -> Tensor:
     """Filters as a convolution's weights (3 side^2, side^2, cells, cells)."""
     from firstlight.restore.packed import as_convolution
@@ -179,38 +156,7 @@ def packed(cell: Array, sigma: tuple[float, float, float]) -> Tensor:
     return as_convolution(lmmse.filters(cell, sigma)[0])
 
 
-def exposed(truth: Tensor, bank: Bank, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Encoded noisy samples (B, 1, Y, X) and the encoded truth they are about, (B, 3, Y, X), of sRGB values."""
-    light = torch.where(truth <= 0.04045, truth / 12.92, ((truth + 0.055) / 1.055) ** 2.4)
-    light = light * float(torch.empty(()).uniform_(math.log(0.25), 0).exp())
-    mean = (light * mask).sum(1, keepdim=True)
-    a, b = ((mask * torch.tensor([o[k] for o in bank.own])[:, None, None]).sum(1, keepdim=True) for k in (0, 1))
-    samples = a * torch.poisson(mean / a) + torch.randn_like(mean) * b.sqrt()
-    return toward(samples, a, b, bank) / bank.span, expected(light, bank) / bank.span
-
-
-def expected(light: Tensor, bank: Bank) -> Tensor:
-    q = bank.a * light + 0.375 * bank.a**2 + bank.b
-    return root(light, bank.a, bank.b) - bank.a / 4 * (bank.a * light + bank.b) * q**-1.5
-
-
-def toward(samples: Tensor, a: Tensor, b: Tensor, bank: Bank) -> Tensor:
-    """Stabilised with the common noise; what the colour's own larger noise lowers the mean by is given back."""
-    q = (bank.a * samples + 0.375 * bank.a**2 + bank.b).clamp(min=bank.a**2 * 0.375 + bank.b)
-    extra = (a - bank.a) * samples.clamp(min=0) + b - bank.b
-    return root(samples, bank.a, bank.b) + bank.a / 4 * extra * q**-1.5
-
-
-def clean(truth: Tensor, rng: np.random.Generator) -> Tensor:
-    """Encoded truth without noise: sRGB values, or square roots of light."""
-    if rng.random() < 0.6:
-        return truth
-    light = torch.where(truth <= 0.04045, truth / 12.92, ((truth + 0.055) / 1.055) ** 2.4)
-    toe = float(np.exp(rng.uniform(np.log(1e-5), np.log(3e-3))))
-    return ((light + toe).sqrt() - toe**0.5) / ((1 + toe) ** 0.5 - toe**0.5)
-
-
-def train(  # noqa: PLR0915
+def train(
     net: nn.Module, pool: dict[str, list[Tensor]], options: argparse.Namespace, keep_it: Callable[[dict[str, Tensor]], None]
 ) -> None:
     """Averaged weights after so many CPU seconds, kept every five minutes; the rate warms up, then falls as a cosine."""
@@ -220,10 +166,9 @@ def train(  # noqa: PLR0915
     pack, cells = lmmse.reach(len(cell))
     edge = pack * (cells // 2)
     side, sizes = SIDE + 2 * edge, weights_of(pool)
-    where = np.tile(cell, (-(-side // len(cell)),) * 2)[:side, :side]
-    mask = torch.from_numpy(np.stack([where == k for k in range(3)])).float()[None]
+    mask = masks(PATTERN[options.cfa], side)
     still = packed(cell, (0.0, 0.0, 0.0))
-    banks = [Bank(cell, iso, rng) for iso in np.geomspace(100, 25600, BANKS)]
+    banks = [(one, packed(cell, one.sigma)) for one in (bank(iso, rng) for iso in np.geomspace(100, 25600, BANKS))]
     average = {k: v.clone() for k, v in net.state_dict().items()}
     optimizer = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=1e-5, betas=(0.9, 0.99))
     start, step, told, sums = time.process_time(), 0, 0.0, np.zeros((2, 3))
@@ -234,11 +179,11 @@ def train(  # noqa: PLR0915
         truth = torch.stack([patch(pool, rng, side, sizes) for _ in range(BATCH)])
         noisy = int(rng.random() < 0.5)
         if noisy:
-            bank = banks[rng.integers(BANKS)]
-            samples, truth = exposed(truth, bank, mask)
-            weight, sigma, unit = bank.weight, torch.tensor([bank.sigma]), 1 + bank.sigma[1] / 0.008
+            one, weight = banks[int(rng.integers(BANKS))]
+            samples, truth = exposed(truth, one, mask, rng)
+            sigma, unit = torch.tensor([one.sigma]), 1 + one.sigma[1] / STEADY
         else:
-            truth = clean(truth, rng)
+            truth = curved(truth, rng)
             samples = (truth * mask).sum(1, keepdim=True)
             weight, sigma, unit = still, torch.zeros(1, 3), 1.0
         folded = functional.pixel_unshuffle(samples, pack)

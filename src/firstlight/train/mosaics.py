@@ -23,7 +23,7 @@ from firstlight.restore.packed import as_convolution
 from firstlight.train.batches import Batch
 from firstlight.train.pictures import Pool, drawn, light_of
 
-__all__ = ["Bank", "Light", "MosaicBatches", "bank", "masks"]
+__all__ = ["Bank", "Light", "MosaicBatches", "bank", "curved", "exposed", "masks"]
 
 Array = NDArray[Any]
 FULL = 60000.0  # e- at ISO 100
@@ -78,7 +78,7 @@ class Light:
     def filters(self, cell: Array) -> dict[float, Tensor]:
         """The linear filters for each bank as a packed convolution's weights, by green's sigma as float32; 0: without noise."""
         found = {0.0: as_convolution(lmmse.filters(cell, (0.0, 0.0, 0.0))[0])}
-        for one in self.banks or ():
+        for one in (self.banks or ()) if self.noisy else ():
             found[float(np.float32(one.sigma[1]))] = as_convolution(lmmse.filters(cell, one.sigma)[0])
         return found
 
@@ -128,14 +128,14 @@ class MosaicBatches:
             truth = light_of(truth)
         elif not self.still and rng.random() < self.light.noisy:
             one = self.light.banks[int(rng.integers(len(self.light.banks)))]
-            samples, truth = _exposed(truth, one, where, rng)
+            samples, truth = exposed(truth, one, where, rng)
             return Batch(samples, truth, sigma=torch.tensor(one.sigma)[None, :, None, None].expand(len(truth), 3, 1, 1))
         elif not self.still:
-            truth = _curved(truth, rng)
+            truth = curved(truth, rng)
         return Batch((truth * where).sum(1, keepdim=True), truth, sigma=none)
 
 
-def _curved(truth: Tensor, rng: np.random.Generator) -> Tensor:
+def curved(truth: Tensor, rng: np.random.Generator) -> Tensor:
     """Encoded truth without noise: sRGB values, or square roots of light."""
     if rng.random() < 0.6:
         return truth
@@ -144,7 +144,7 @@ def _curved(truth: Tensor, rng: np.random.Generator) -> Tensor:
     return found
 
 
-def _exposed(truth: Tensor, one: Bank, where: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def exposed(truth: Tensor, one: Bank, where: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Encoded noisy samples (B, 1, Y, X) and the encoded truth they are about, (B, 3, Y, X), of sRGB values."""
     light = light_of(truth).clamp(min=0) * float(np.exp(rng.uniform(math.log(0.25), 0)))
     mean = (light * where).sum(1, keepdim=True)

@@ -51,19 +51,25 @@ def pool(data: Path, *, shrink: Sequence[int] = (1,), side: int = 96, held: bool
     """The pictures of a folder or file that hold a patch of `side` px: .npy linear light (Y, X, 3), (N, Y, X, 3) or channels
     first, JPEG and PNG sRGB values, .npz of `firstlight torture`; each at the sizes `shrink`.
 
-    held: None: all; True: every tenth file (of torture sets: picture), which False leaves out. Drawn by the root of their area.
+    held: None: all; True: every tenth file (of torture sets: picture; of one picture: its last rows), which False leaves out.
+    They are drawn by the root of their area.
     Raises ReadError where there is none, or a file holds no picture.
     """
     files = sorted(p for p in data.rglob("*") if p.suffix.lower() in (".npy", ".npz", *PICTURES)) if data.is_dir() else [data]
     files = [p for p in files if p.is_file() and not p.name.startswith(".")]
     found, names = list[Array](), list[str]()
-    single = len(files) < 2
     for i, path in enumerate(files):
-        each = single or path.suffix == ".npz"
-        if held is not None and not each and (i % 10 == 9) != held:
+        each = len(files) == 1 or path.suffix == ".npz"
+        if not each and not _chosen(i, len(files), held):
             continue
-        chosen = [one for k, one in enumerate(_linear(path)) if held is None or not each or (k % 10 == 9) == held]
-        own = [p for one in chosen for k in shrink if (p := _smaller(one, k)) is not None and min(p.shape[1:]) >= side]
+        ones = _linear(path)
+        if each:
+            ones = (
+                _parted(ones[0], side, held)
+                if len(ones) == 1
+                else [p for k, p in enumerate(ones) if _chosen(k, len(ones), held)]
+            )
+        own = [p for one in ones for k in shrink if (p := _smaller(one, k)) is not None and min(p.shape[1:]) >= side]
         found += [encoded(p).astype(np.float16) for p in own]
         names += [path.name] if own else []
     if not found:
@@ -71,6 +77,17 @@ def pool(data: Path, *, shrink: Sequence[int] = (1,), side: int = 96, held: bool
         raise ReadError(f"{data}: no picture of {side} px or more is {part}there; give .npy, .npz, JPEG or PNG files, or more")
     roots = np.sqrt([p.shape[1] * p.shape[2] for p in found])
     return Pool(found, roots / roots.sum(), tuple(names))
+
+
+def _chosen(i: int, n: int, held: bool | None) -> bool:
+    """Whether the i-th of n is of those that are held out, or of the others: every tenth, of fewer the last."""
+    return held is None or (i % 10 == min(9, n - 1)) == held
+
+
+def _parted(light: Array, side: int, held: bool | None) -> list[Array]:
+    """A single picture: its last tenth of rows, at least a patch's side, or those above."""
+    cut = light.shape[1] - max(side, light.shape[1] // 10)
+    return [light if held is None else light[:, max(cut, 0) :] if held else light[:, : max(cut, 0)]]
 
 
 def _linear(path: Path) -> list[Array]:
