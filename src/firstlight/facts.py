@@ -39,6 +39,7 @@ def info(path: Path, *, detector: str | None = None, unit: str | None = None, ex
             for k in obs.__dataclass_fields__
             if k not in ("header", "source") and (v := getattr(obs, k)) is not None
         },
+        **_cicp(frame),
         "history": [r.step for r in found.frame.history],
         "doubts": [*io.doubts(frame), *([] if restored else mea.plausibility(frame))],
     }
@@ -56,6 +57,7 @@ def info_text(facts: dict[str, Any]) -> str:
     rows += [("flags", _short(facts["flags"]) or "none")]
     rows += [("spacing", _short(facts["spacing"]) + " um")] if facts["spacing"] else []
     rows += [(k, _short(v)) for k, v in facts["observation"].items()]
+    rows += [("cicp", _short(facts["cicp"]))] if "cicp" in facts else []
     rows += [("history", " > ".join(facts["history"]))] if facts["history"] else []
     rows += [("doubt", d) for d in facts["doubts"]]
     return "\n".join(f"{k:14s} {v}" for k, v in rows)
@@ -103,6 +105,12 @@ def plain(value: Any) -> Any:
     if array.min() == array.max():
         return float(array.flat[0])
     return {"median": float(np.median(array)), "min": float(array.min()), "max": float(array.max())}
+
+
+def _cicp(frame: Frame) -> dict[str, Any]:
+    """What an AVIF states of its codes (ITU-T H.273), where it states it."""
+    said = getattr(frame.observation.header, "cicp", None)
+    return {} if said is None else {"cicp": said._asdict()}
 
 
 def _geometry_facts(frame: Frame) -> dict[str, Any] | None:

@@ -31,7 +31,8 @@ PERCENTILE = {"domain": "percentile", "low": 1.0, "high": 99.5, "prefilter": "ze
 class Model:
     """A network and what must be known to use it.
 
-    scaling: {"domain": "stabilised" (generalised Anscombe, noise of variance 1) or "percentile", "prefilter": a name of
+    scaling: {"domain": "stabilised" (generalised Anscombe, noise of variance 1), "percentile" or "mosaic" (with "pattern":
+    what restore.demosaic asks for), "prefilter": a name of
     denoiser.PREFILTERS, ...}. axes: what a tile is, "YX" or "ZYX". halo [px]: how far an output pixel looks, prefilter
     included; tiles start at multiples of `multiple` [px]. card: net {"name", "config"}, data [{"name", "licence"}], command,
     seed, figures, firstlight (the version): JSON values only.
@@ -111,10 +112,10 @@ def new(
 
 def _check_meaning(scaling: Mapping[str, Any], axes: str) -> None:
     domain, prefilter = scaling.get("domain"), scaling.get("prefilter")
-    if domain not in ("stabilised", "percentile") or prefilter not in PREFILTERS or axes not in ("YX", "ZYX"):
+    if domain not in ("stabilised", "percentile", "mosaic") or prefilter not in PREFILTERS or axes not in ("YX", "ZYX"):
         raise ModelError(
-            f"model: scaling {dict(scaling)}, axes {axes!r}; expected domain 'stabilised' or 'percentile', prefilter one of "
-            f"{', '.join(PREFILTERS)}, axes 'YX' or 'ZYX'"
+            f"model: scaling {dict(scaling)}, axes {axes!r}; expected domain 'stabilised', 'percentile' or 'mosaic', prefilter "
+            f"one of {', '.join(PREFILTERS)}, axes 'YX' or 'ZYX'"
         )
 
 

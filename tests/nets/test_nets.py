@@ -16,7 +16,7 @@ def test_every_network_says_its_halo_and_multiple(name: str) -> None:
 
 
 def test_only_the_table_is_built() -> None:
-    with pytest.raises(ModelError, match="expected one of lean, seed"):
+    with pytest.raises(ModelError, match="expected one of lean, mosaic-unet, packed, seed"):
         build("os.system")
     with pytest.raises(ModelError, match="refuses the configuration"):
         build("lean", depth=9)

@@ -49,6 +49,7 @@ _NAMES = {
     "transfer": "photon_transfer",
     "transfer_single": "single",
     "transmission": "scan",
+    "white_balance": "balance",
 }
 
 __all__ = [
@@ -95,11 +96,13 @@ __all__ = [
     "transfer",
     "transfer_single",
     "transmission",
+    "white_balance",
 ]
 
 
 if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_names.py holds them equal
     from firstlight.calibrate.attenuation import attenuation
+    from firstlight.calibrate.balance import white_balance
     from firstlight.calibrate.center import center_of, find_center
     from firstlight.calibrate.dark_flat import (
         calibrate,

@@ -17,11 +17,11 @@ from cyclopts import App, CycloptsError, Parameter
 from firstlight import __version__
 from firstlight.cli.evaluate import analyze, convert, detections, evaluate, preview, whole
 from firstlight.cli.manifest import manifest, patches, qc, split
+from firstlight.cli.mosaics import compare, dataset, sharpness, torture, training
 from firstlight.cli.options import Files, Json, MaybeOut, Out, Switch, size
 from firstlight.cli.recipes import center, check, run
 from firstlight.cli.sources import sources
 from firstlight.cli.tiles import tiles
-from firstlight.cli.train import train
 from firstlight.errors import FirstlightError
 from firstlight.terminal import close_output, emit, emit_rows, lines, one_line_warnings, progress, stoppable
 
@@ -37,9 +37,11 @@ app = App(
 )
 
 app.command(tiles)
-for command in (check, run, center, sources, train, manifest, patches, split, qc):
+app.command(training)
+app.command(dataset)
+for command in (check, run, center, sources, manifest, patches, split, qc):
     app.command(command)
-for door in (convert, whole, preview, evaluate, detections, analyze):
+for door in (convert, whole, preview, evaluate, detections, analyze, torture, sharpness, compare):
     app.command(door)
 
 

@@ -15,6 +15,7 @@ _NAMES = {
     "Cut": "patches",
     "DiffusionTileDataset": "load",
     "Image": "manifest",
+    "Making": "mosaics",
     "Manifest": "scan",
     "NoiseTileDataset": "load",
     "PackDataset": "pack",
@@ -32,8 +33,10 @@ _NAMES = {
     "assign": "split",
     "audit": "audit",
     "build": "build",
+    "build_mosaics": "mosaics",
     "catalogue": "catalogue",
     "cut_patches": "patches",
+    "laplacian_variance": "sharpness",
     "load_npy_tile": "load",
     "open_pack": "pack",
     "pair": "pair",
@@ -46,8 +49,10 @@ _NAMES = {
     "read_metadata": "metadata",
     "read_patches": "manifest",
     "read_splits": "manifest",
+    "read_torture": "torture",
     "sampled": "catalogue",
     "scan": "scan",
+    "sharpness": "sharpness",
     "split": "split",
     "split_images": "parents",
     "split_patches": "parents",
@@ -59,6 +64,7 @@ _NAMES = {
     "write_pack": "pack",
     "write_page": "page",
     "write_patches": "manifest",
+    "write_torture": "torture",
 }
 
 __all__ = [
@@ -68,6 +74,7 @@ __all__ = [
     "Cut",
     "DiffusionTileDataset",
     "Image",
+    "Making",
     "Manifest",
     "NoiseTileDataset",
     "PackDataset",
@@ -85,8 +92,10 @@ __all__ = [
     "assign",
     "audit",
     "build",
+    "build_mosaics",
     "catalogue",
     "cut_patches",
+    "laplacian_variance",
     "load_npy_tile",
     "open_pack",
     "pair",
@@ -99,8 +108,10 @@ __all__ = [
     "read_metadata",
     "read_patches",
     "read_splits",
+    "read_torture",
     "sampled",
     "scan",
+    "sharpness",
     "split",
     "split_images",
     "split_patches",
@@ -112,6 +123,7 @@ __all__ = [
     "write_pack",
     "write_page",
     "write_patches",
+    "write_torture",
 ]
 
 
@@ -132,6 +144,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contrac
         write_patches,
     )
     from firstlight.dataset.metadata import read_metadata
+    from firstlight.dataset.mosaics import Making, build_mosaics
     from firstlight.dataset.pack import PackDataset, PackWriter, open_pack, unpack, write_pack
     from firstlight.dataset.page import write_page
     from firstlight.dataset.parents import Shares, Split, split_images, split_patches
@@ -140,8 +153,10 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/contrac
     from firstlight.dataset.qc import Quality
     from firstlight.dataset.rows import Pair, Source, TileRow
     from firstlight.dataset.scan import Manifest
+    from firstlight.dataset.sharpness import laplacian_variance
     from firstlight.dataset.split import assign
     from firstlight.dataset.summary import Summary
+    from firstlight.dataset.torture import read_torture, write_torture
     from firstlight.dataset.unscale import unscale_set
     from firstlight.dataset.verdict import Checks
 else:
@@ -160,6 +175,7 @@ from firstlight.dataset.pair import pair as pair  # noqa: E402
 from firstlight.dataset.prepare import prepare as prepare  # noqa: E402
 from firstlight.dataset.qc import qc as qc  # noqa: E402
 from firstlight.dataset.scan import scan as scan  # noqa: E402
+from firstlight.dataset.sharpness import sharpness as sharpness  # noqa: E402
 from firstlight.dataset.split import split as split  # noqa: E402
 from firstlight.dataset.unscale import unscale as unscale  # noqa: E402
 from firstlight.dataset.verify import verify as verify  # noqa: E402

@@ -1,18 +1,18 @@
-"""CFA DNG, written: an uncompressed 16-bit mosaic that raw developers open, our own description and scale inside it.
+"""DNG, written: an uncompressed 16-bit mosaic (CFA) or linear RGB (LinearRaw) that raw developers open, described inside.
 
-uint16 mosaics are stored as they are. Anything else (a restored mosaic: fractions, negative electrons) is stored as
+uint16 data are stored as they are. Anything else (restored data: fractions, negative electrons) is stored as
 round(x * scale) + pedestal with scale a power of two that uses the 16 bits, so that it reads back to within 1/(2 scale);
 LibRaw truncates floating-point CFA data to integers, so there is no better way. Black and white level follow the scale.
-Developers refuse to demosaic an X-Trans DNG with a side under 512 px (reading it is fine), and all refuse one under 22 px.
+Linear Rec.2020 (diffuse white 1) states its primaries as the camera's matrix, white as balanced, and its scale by
+BaselineExposure, so that developers show it equally bright whatever its brightest value is. Developers refuse to demosaic an
+X-Trans DNG with a side under 512 px (reading it is fine), and all refuse one under 22 px.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import struct
 from dataclasses import replace
-from fractions import Fraction
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from firstlight.box import Box
 from firstlight.errors import FrameError, ReadError, WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.geometry import Mosaic
-from firstlight.io import describe
+from firstlight.io import describe, exif_write, icc
+from firstlight.io.exif_write import rationals
 from firstlight.io.partial import Partial
 from firstlight.io.storage import blocks
 from firstlight.noise import CELL, Noise
@@ -37,8 +38,8 @@ PRIVATE = MAKER.encode() + b"\0"
 CODES = {"R": 0, "G": 1, "B": 2, "C": 3, "M": 4, "Y": 5, "W": 6}
 LEAST = 22
 FINEST = 32  # no finer than 2^-32 of a unit
-EXIF = 34665
 SRGB = ((3.2404542, -1.5371385, -0.4985314), (-0.9692660, 1.8760108, 0.0415560), (0.0556434, -0.2040259, 1.0572252))
+CFA, LINEAR_RAW = 32803, 34892
 BYTE, ASCII, SHORT, LONG, RATIONAL, SRATIONAL, DOUBLE = 1, 2, 3, 4, 5, 10, 12
 Tag = tuple[int, int, int, Any, bool]
 
@@ -52,7 +53,7 @@ class Writer:
         self._spool = self._partial.temp.with_name(f"{self._partial.temp.name}.spool")
         exact = dtype == np.uint16 and np.min(_black(like)) >= 0
         self._data: Any = (
-            _mosaic_file(self._partial.temp, like, shape, std, _storage(1.0, 0, 65535, dtype))
+            _image_file(self._partial.temp, like, shape, std, _storage(1.0, 0, 65535, dtype))
             if exact
             else np.lib.format.open_memmap(self._spool, mode="w+", dtype=dtype, shape=shape)
         )
@@ -82,7 +83,7 @@ class Writer:
         pedestal = int(np.ceil(-low * scale))
         top = max(int(high * scale), int(np.max(black) * scale) + 1) + pedestal
         storage = _storage(scale, pedestal, top, self._data.dtype)
-        out = _mosaic_file(self._partial.temp, self._like, self._shape, self._with_std, storage)
+        out = _image_file(self._partial.temp, self._like, self._shape, self._with_std, storage)
         for box in blocks(self._shape, 8):
             out[box.slices] = np.rint(self._data[box.slices] * scale) + pedestal
         self._data = out
@@ -94,19 +95,25 @@ class Writer:
 
 
 def create(path: Path, like: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], std: bool) -> Writer:
-    """A writer of a CFA DNG, (Y, X) of any real type [unit of `like`], which must have a Mosaic.
+    """A writer of a DNG: (Y, X) of any real type [unit of `like`] with a Mosaic, or linear colours (C, Y, X) of R, G and B.
 
-    Tags: DNG 1.4 specification; flags, std and large maps are companions beside the file. Raises WriteError for a frame
-    without mosaic, colours that DNG does not know, sides under 22 px, or values that are not finite.
+    Tags: DNG 1.4 specification; flags, std and large maps are companions beside the file. Raises WriteError for other
+    axes, colours that DNG does not know, sides under 22 px, or values that are not finite.
     """
-    if like.axes != "YX" or not isinstance(like.geometry, Mosaic):
-        raise WriteError(f"{path}: a DNG holds one camera mosaic, got axes {like.axes} without one; write .fits or .tif")
-    strange = set(like.geometry.colors) - set(CODES)
-    if strange or max(like.geometry.period) > CELL:
+    linear = like.axes == "CYX" and shape[0] == 3
+    if not linear and (like.axes != "YX" or not isinstance(like.geometry, Mosaic)):
+        raise WriteError(
+            f"{path}: a DNG holds one camera mosaic or linear R, G, B, got {like.axes} of shape {shape}; write .fits or .tif"
+        )
+    if linear and like.unit == Unit.DISPLAY:
+        raise WriteError(f"{path}: a DNG holds linear colours, got display codes; write .tif or .png")
+    mosaic = None if linear else like.geometry
+    strange = set(getattr(mosaic, "colors", "")) - set(CODES)
+    if strange or max(getattr(mosaic, "period", (1, 1))) > CELL:
         raise WriteError(
             f"{path}: DNG has no colours {''.join(sorted(strange))!r}, expected {''.join(CODES)}; write .fits or .tif"
         )
-    if min(shape) < LEAST or dtype.kind not in "fiu" or 2 * shape[0] * shape[1] > 2**32 - 2**20:
+    if min(shape[-2:]) < LEAST or dtype.kind not in "fiu" or 2 * prod(shape) > 2**32 - 2**20:
         raise WriteError(
             f"{path}: {shape} of {dtype} does not fit a DNG (real numbers, {LEAST} px a side to 4 GB); write .fits"
         )
@@ -179,39 +186,29 @@ def _white(like: Frame) -> float | None:
     return None if saturation is None or like.unit != Unit.ADU else float(np.min(saturation))
 
 
-def _rationals(values: Any, limit: int = 1 << 16) -> tuple[int, ...]:
-    bounded = [(float(v), max(1, min(limit, int(2**31 / max(1.0, abs(v)))))) for v in np.ravel(values)]
-    pairs = [Fraction(v).limit_denominator(most) for v, most in bounded]
-    return tuple(n for f in pairs for n in (f.numerator, f.denominator))
-
-
-def _mosaic_file(path: Path, like: Frame, shape: tuple[int, ...], std: bool, storage: dict[str, Any]) -> Any:
-    """A DNG of zeros with its tags; returns the image in it, memory-mapped, (Y, X) uint16."""
+def _image_file(path: Path, like: Frame, shape: tuple[int, ...], std: bool, storage: dict[str, Any]) -> Any:
+    """A DNG of zeros with its tags; returns the image in it, memory-mapped, (Y, X) or (C, Y, X) uint16."""
     import tifffile
 
-    extra = [*_tags(like, shape, storage), _description(like, std, storage)]
+    linear = like.axes == "CYX"
+    stored = (*shape[-2:], 3) if linear else shape
     tifffile.imwrite(
         path,
-        shape=shape,
+        shape=stored,
         dtype=np.uint16,
         byteorder="<",
-        photometric=32803,
-        rowsperstrip=shape[0],
+        photometric=LINEAR_RAW if linear else CFA,
+        planarconfig="contig" if linear else None,
+        rowsperstrip=stored[0],
         metadata=None,
         software=MAKER,
-        extratags=extra,
+        extratags=[*_tags(like, shape, storage), _description(like, std, storage)],
     )
-    with path.open("r+b") as f:
-        exif_at = f.seek(0, 2)
-        f.write(_exif(like, exif_at))
-    with tifffile.TiffFile(path, mode="r+") as tiff:
-        page: Any = tiff.pages[0]
-        start, entry = page.dataoffsets[0], page.tags[EXIF - 1]
-        entry.overwrite(exif_at)
-    with path.open("r+b") as f:  # tifffile writes no EXIF pointer of its own: a neighbouring tag is renamed to it
-        f.seek(entry.offset)
-        f.write(struct.pack("<H", EXIF))
-    return np.memmap(path, dtype="<u2", mode="r+", offset=start, shape=shape)
+    exif_write.append(path, lambda at: exif_write.directory(exif_write.exposure(like), at))
+    with tifffile.TiffFile(path) as tiff:
+        start = tiff.pages[0].dataoffsets[0]
+    image = np.memmap(path, dtype="<u2", mode="r+", offset=start, shape=stored)
+    return np.moveaxis(image, 2, 0) if linear else image
 
 
 def _description(like: Frame, std: bool, storage: dict[str, Any]) -> Tag:
@@ -221,41 +218,67 @@ def _description(like: Frame, std: bool, storage: dict[str, Any]) -> Tag:
 
 
 def _tags(like: Frame, shape: tuple[int, ...], storage: dict[str, Any]) -> list[Tag]:
-    mosaic, obs = like.geometry, like.observation
-    assert isinstance(mosaic, Mosaic)
+    obs = like.observation
     scale, pedestal = storage["scale"], storage["pedestal"]
     black = _black(like) * scale + pedestal
     limit = _white(like)
     white = storage["top"] if limit is None else min(65535, int(limit * scale + pedestal))
-    height, width = shape
+    height, width = shape[-2:]
     model = (obs.instrument or UNKNOWN).encode("ascii", "replace").decode()  # TIFF text; the description keeps the name
-    codes = [CODES[c] for c in mosaic.colors]
-    cell = np.take(codes, mosaic.cell()).astype(np.uint8)
-    balance = _fitting(obs.white_balance, (1.0,) * len(codes))
-    matrix = _fitting(obs.color_matrix, (SRGB * 2)[: len(codes)])
+    colors = like.geometry.colors if like.axes == "YX" and isinstance(like.geometry, Mosaic) else "RGB"
+    balance, matrix = _colour(like, len(colors))
     return [
         (271, ASCII, 0, MAKER, True),
         (272, ASCII, 0, model, True),
         (274, SHORT, 1, obs.orientation, True),
-        (33421, SHORT, 2, cell.shape, True),
-        (33422, BYTE, cell.size, cell.tobytes(), True),
-        (EXIF - 1, LONG, 1, 0, True),
+        (exif_write.EXIF_IFD - 1, LONG, 1, 0, True),
         (50706, BYTE, 4, (1, 4, 0, 0), True),
         (50707, BYTE, 4, (1, 1, 0, 0), True),
         (50708, ASCII, 0, f"{MAKER} {model}", True),
-        (50710, BYTE, len(codes), bytes(codes), True),
-        (50711, SHORT, 1, 1, True),
-        (50713, SHORT, 2, black.shape, True),
-        (50714, RATIONAL, black.size, _rationals(black), True),
-        (50717, LONG, 1, white, True),
+        *_levels(like, black, white),
         (50719, SHORT, 2, (0, 0), True),
         (50720, LONG, 2, (width, height), True),
-        (50721, SRATIONAL, 3 * len(matrix), _rationals(matrix), True),
-        (50728, RATIONAL, len(balance), _rationals([1 / g for g in balance]), True),
+        (50721, SRATIONAL, 3 * len(matrix), rationals(matrix), True),
+        (50728, RATIONAL, len(balance), rationals([1 / g for g in balance]), True),
+        *_baseline(like, (white - pedestal) / scale),
         (50778, SHORT, 1, 21, True),
         (50829, LONG, 4, (0, 0, height, width), True),
         *_noise_profile(like, scale, white - float(black.mean())),
     ]
+
+
+def _levels(like: Frame, black: Array, white: int) -> list[Tag]:
+    """The mosaic's pattern, and black and white level: per cell of a mosaic, per channel of linear colours."""
+    mosaic = like.geometry
+    if like.axes != "YX" or not isinstance(mosaic, Mosaic):
+        levels = np.broadcast_to(black.mean(), 3)
+        return [(50714, RATIONAL, 3, rationals(levels), True), (50717, LONG, 3, (white,) * 3, True)]
+    codes = [CODES[c] for c in mosaic.colors]
+    cell = np.take(codes, mosaic.cell()).astype(np.uint8)
+    return [
+        (33421, SHORT, 2, cell.shape, True),
+        (33422, BYTE, cell.size, cell.tobytes(), True),
+        (50710, BYTE, len(codes), bytes(codes), True),
+        (50711, SHORT, 1, 1, True),
+        (50713, SHORT, 2, black.shape, True),
+        (50714, RATIONAL, black.size, rationals(black), True),
+        (50717, LONG, 1, white, True),
+    ]
+
+
+def _colour(like: Frame, colors: int) -> tuple[Any, Any]:
+    """White balance and XYZ-to-data matrix: of linear Rec.2020 its own, of anything else what the frame states."""
+    if like.unit == Unit.REC2020:
+        return (1.0,) * colors, np.linalg.inv(icc.to_xyz("rec2020"))
+    stated = like.observation
+    return _fitting(stated.white_balance, (1.0,) * colors), _fitting(stated.color_matrix, (SRGB * 2)[:colors])
+
+
+def _baseline(like: Frame, full: float) -> list[Tag]:
+    """BaselineExposure [EV] that shows 1 of linear Rec.2020 as white where the stored range ends at `full`."""
+    if like.unit != Unit.REC2020 or full <= 0:
+        return []
+    return [(50730, SRATIONAL, 1, rationals(np.log2(full)), True)]
 
 
 def _fitting(value: Any, default: Any) -> Any:
@@ -270,24 +293,3 @@ def _noise_profile(like: Frame, scale: float, span: float) -> list[Tag]:
     if span <= 0 or not isinstance(n, Noise) or not all(isinstance(v, float) for v in (n.a, n.b, n.c, n.d)) or n.c or n.d:
         return []
     return [(51041, DOUBLE, 2, (float(n.a) * scale / span, float(n.b) * scale**2 / span**2), True)]
-
-
-def _exif(like: Frame, at: int) -> bytes:
-    """An EXIF directory that starts at byte `at`: exposure [s], ISO and time, where known (EXIF 2.3, little-endian)."""
-    obs = like.observation
-    iso = re.fullmatch(r"(?:ISO ?)?(\d+)", obs.setting or "")
-    entries: list[tuple[int, int, int, bytes]] = []
-    if obs.exposure is not None and obs.exposure >= 0:
-        entries.append((33434, RATIONAL, 1, struct.pack("<II", *_rationals(obs.exposure, 1 << 20))))
-    if iso and int(iso[1]) < 65536:
-        entries.append((34855, SHORT, 1, struct.pack("<HH", int(iso[1]), 0)))
-    if obs.time and re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", obs.time):
-        stamp = obs.time[:19].replace("-", ":").replace("T", " ").encode() + b"\0"
-        entries.append((36867, ASCII, len(stamp), stamp))
-    data, out = b"", struct.pack("<H", len(entries))
-    start = at + 2 + 12 * len(entries) + 4
-    for code, kind, count, value in entries:
-        inline = len(value) <= 4
-        out += struct.pack("<HHI", code, kind, count) + (value if inline else struct.pack("<I", start + len(data)))
-        data += b"" if inline else value + b"\0" * (len(value) % 2)
-    return out + struct.pack("<I", 0) + data

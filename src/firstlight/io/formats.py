@@ -42,6 +42,8 @@ FORMATS: dict[str, str] = {
     ".png": "picture",
     ".jpg": "picture",
     ".jpeg": "picture",
+    ".avif": "avif",
+    ".jxl": "jxl",
 }
 SLICES = re.compile(r"#{3,}[^#]*\.tiff?$", re.IGNORECASE)  # recon_#####.tif: one file a slice
 PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}  # a suffix before these counts: .fits.gz

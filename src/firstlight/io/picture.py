@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from firstlight.box import Box
 from firstlight.errors import ReadError, WriteError
 from firstlight.frame import Flag, Frame, Observation, Unit
+from firstlight.io import exif_write
 from firstlight.io.contiguous import refuse_ext
 from firstlight.io.partial import Partial, read_described
 from firstlight.noise import Unmodelled
 
-__all__ = ["Alpha", "create", "read"]
+__all__ = ["REASON", "Alpha", "create", "planes", "read"]
 
 MAX_PIXELS = 1 << 29  # decoded whole: half a gigapixel is 3 GB of 16-bit RGB
 QUALITY = 95  # of JPEG, with colour at full resolution: within a few codes of what was given
@@ -45,17 +46,17 @@ def read(path: Path, ext: str | int | None = None) -> Frame:
     refuse_ext(path, ext)
     raw = path.read_bytes()
     pixels = _png(path, raw) if raw.startswith(b"\x89PNG\r\n\x1a\n") else _jpeg(path, raw)
-    data, alpha = _planes(path, pixels)
+    data, alpha = planes(path, pixels)
     flags = None
     if alpha is not None and not np.all(alpha):
         flags = np.where(alpha == 0, np.uint8(Flag.NO_DATA), np.uint8(0))
     note = Observation(orientation=_orientation(raw), header=None if alpha is None else Alpha(alpha), source=str(path))
     axes = "YX" if data.ndim == 2 else "CYX"
     plain = Frame(data, axes, Unit.DISPLAY, Unmodelled(REASON), flags=flags, observation=note)
-    return read_described(data, path, plain)
+    return read_described(data, path, exif_write.embedded(plain, exif_write.comment(_exif(raw))))
 
 
-def _planes(path: Path, pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def planes(path: Path, pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Data (Y, X) or (3, Y, X), and the opacity plane where there is one."""
     if pixels.ndim == 2:
         return pixels, None
@@ -124,13 +125,15 @@ def _jpeg_size(raw: bytes) -> tuple[int, int, int] | None:
     return None
 
 
+def _exif(raw: bytes) -> bytes:
+    """The EXIF block of a JPEG, empty where there is none."""
+    found = _segments(raw) if raw[:2] == b"\xff\xd8" else ()
+    return next((b[6:] for m, b in found if m == 0xE1 and b.startswith(b"Exif\0\0")), b"")
+
+
 def _orientation(raw: bytes) -> int:
     """EXIF orientation 1..8 of a JPEG; 1 where the file states none. The pixels are not turned."""
-    exif = (
-        next((b[6:] for m, b in _segments(raw) if m == 0xE1 and b.startswith(b"Exif\0\0")), b"")
-        if raw[:2] == b"\xff\xd8"
-        else b""
-    )
+    exif = _exif(raw)
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None or len(exif) < 10:
         return 1

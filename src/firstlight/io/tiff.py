@@ -22,6 +22,7 @@ import numpy as np
 from firstlight.errors import ReadError
 from firstlight.frame import Frame, Observation, Unit
 from firstlight.geometry import Mosaic
+from firstlight.io import exif_write
 from firstlight.io.contiguous import described_axes, mapped, opened
 from firstlight.io.formats import PACKED
 from firstlight.io.lazy import Lazy
@@ -157,7 +158,14 @@ def _frame(path: Path, tif: Any, index: int, alone: bool) -> Frame:
             source=str(path),
         ),
     )
-    return read_described(data, path, plain) if alone else plain
+    return read_described(data, path, exif_write.embedded(plain, _comment(page))) if alone else plain
+
+
+def _comment(page: Any) -> str | None:
+    """EXIF's UserComment, where a developed picture keeps its history."""
+    tag = page.tags.get(exif_write.EXIF_IFD)
+    found = tag.value.get("UserComment") if tag is not None and isinstance(tag.value, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _plausible(path: Path, series: Any, size: int) -> None:

@@ -8,11 +8,13 @@ from torch import nn
 
 from firstlight.errors import ModelError
 from firstlight.nets.lean import LeanUNet
+from firstlight.nets.mosaic_unet import MosaicUNet
+from firstlight.nets.packed import PackedNet
 from firstlight.nets.seed import SeedUNet
 
-__all__ = ["NETS", "LeanUNet", "SeedUNet", "build"]
+__all__ = ["NETS", "LeanUNet", "MosaicUNet", "PackedNet", "SeedUNet", "build"]
 
-NETS: dict[str, type[nn.Module]] = {"lean": LeanUNet, "seed": SeedUNet}
+NETS: dict[str, type[nn.Module]] = {"lean": LeanUNet, "mosaic-unet": MosaicUNet, "packed": PackedNet, "seed": SeedUNet}
 
 
 def build(name: str, **config: Any) -> nn.Module:

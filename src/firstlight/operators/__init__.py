@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 _NAMES = {"Gridding": "gridding", "Normal": "normal", "Operator": "operator", "lamino": "radon", "radon_line": "radon"}
 
-__all__ = ["Gridding", "Normal", "Operator", "lamino", "radon", "radon_line"]
+__all__ = ["Gridding", "Normal", "Operator", "lamino", "mosaic", "radon", "radon_line"]
 
 if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_names.py holds them equal
     from firstlight.operators.gridding import Gridding
@@ -22,5 +22,6 @@ else:
         raise AttributeError(f"module 'firstlight.operators' has no attribute {name!r}")
 
 
-# A function named like its file: bound here for good, or the first import of the file would put the module in its place.
+# Functions named like their files: bound here for good, or the first import of the file would put the module in its place.
+from firstlight.operators.mosaic import mosaic as mosaic  # noqa: E402
 from firstlight.operators.radon import radon as radon  # noqa: E402

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _NAMES = {
+    "demosaic": "demosaic",
     "denoise": "learned",
     "denoise_picture": "pictured",
     "halo": "means",
@@ -27,6 +28,7 @@ _NAMES = {
 
 __all__ = [
     "cgls",
+    "demosaic",
     "denoise",
     "denoise_picture",
     "halo",
@@ -63,5 +65,6 @@ else:
         raise AttributeError(f"module 'firstlight.restore' has no attribute {name!r}")
 
 
-# A function named like its file: bound here for good, or the first import of the file would put the module in its place.
+# Functions named like their files: bound here for good, or the first import of a file would put the module in its place.
+from firstlight.restore.demosaic import demosaic as demosaic  # noqa: E402
 from firstlight.restore.reconstruct import reconstruct as reconstruct  # noqa: E402

@@ -19,8 +19,10 @@ from firstlight.simulate.scenes import (
     spots,
     star_field,
 )
+from firstlight.simulate.torture import KINDS, torture
 
 __all__ = [
+    "KINDS",
     "Ellipse",
     "Galaxy",
     "Sensor",
@@ -42,4 +44,5 @@ __all__ = [
     "shepp_logan_ellipses",
     "spots",
     "star_field",
+    "torture",
 ]

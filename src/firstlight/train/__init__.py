@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _NAMES = {
+    "learn_demosaic": "demosaic",
+    "Learning": "demosaic",
     "METHODS": "objectives",
     "Batch": "batches",
     "Batches": "batches",
@@ -31,6 +33,7 @@ __all__ = [
     "Batches",
     "Budget",
     "Fitted",
+    "Learning",
     "Options",
     "Plane",
     "Planes",
@@ -39,6 +42,7 @@ __all__ = [
     "finetune",
     "fit",
     "frames",
+    "learn_demosaic",
     "r2r_risk",
     "tile_set",
     "told",
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
     from firstlight.train.adapt import finetune
     from firstlight.train.batches import Batch, Batches, Plane, Planes
     from firstlight.train.budget import Budget
+    from firstlight.train.demosaic import Learning, learn_demosaic
     from firstlight.train.job import told, train
     from firstlight.train.loop import Fitted, fit
     from firstlight.train.objectives import METHODS

@@ -29,13 +29,14 @@ from firstlight.train.options import Options, check, check_patch
 from firstlight.train.preview import previewer
 from firstlight.train.validation import Validation, count_risk, objective_risk, r2r_risk, target_risk
 
-__all__ = ["measured", "told", "train"]
+__all__ = ["checkpoint_for", "figures_of", "measured", "told", "train"]
 
 WIDE = 5  # px, of a widened hole: noise is taken to correlate two pixels far at most
 JUDGED = 0.2  # a of the held-out risk: noise of variance 1 + a^2, nearly that of the network's use
 PATCHES = 64  # held out, at most
 WIDTH = 32  # of the lean network's first level, where there is enough to learn from
 DEFAULTS = Options()
+JUDGED_BY = "held-out mean squared error over the noise's variance"
 TILES = 8  # of a set, whose noise is looked at
 
 
@@ -65,15 +66,13 @@ def train(
         raise FrameError(f"train: method {method!r}, expected one of {', '.join(METHODS)}")
     if METHODS[method].warning:
         warnings.warn(str(METHODS[method].warning), UserWarning, stacklevel=2)
-    if out.suffix != ".safetensors":
-        raise WriteError(f"{out}: a model file ends in .safetensors; name it {out.with_suffix('.safetensors').name}")
     check(method, options, _is_set(data))
-    checkpoint = _checkpoint(out, options.resume)
+    checkpoint = checkpoint_for(out, options.resume)
     found = _data(method, data, options)
     model = _model(method, options, data, command, found.learn)
     check_patch(options.patch, int(model.net.multiple))  # type: ignore[arg-type]
     fitted = _fitted(method, found, model, options, checkpoint, tick)
-    figures = _figures(fitted, found)
+    figures = figures_of(fitted, JUDGED_BY if found.known else "held-out loss")
     card = {**model.card, "figures": figures, "method": method}
     model_file.save(replace(model, net=fitted.net.cpu(), card=card), out)
     checkpoint.unlink(missing_ok=True)
@@ -88,7 +87,10 @@ def told(row: Mapping[str, Any]) -> str:
     return f"{row['model']}: {row['method']}, {row['steps']} steps in {row['seconds']:g} s ({row['stopped']}){risk}"
 
 
-def _checkpoint(out: Path, resume: bool) -> Path:
+def checkpoint_for(out: Path, resume: bool) -> Path:
+    """Where a training's state lies; raises WriteError for another output than a model, or one that nobody goes on with."""
+    if out.suffix != ".safetensors":
+        raise WriteError(f"{out}: a model file ends in .safetensors; name it {out.with_suffix('.safetensors').name}")
     path = out.with_name(f"{out.stem}.checkpoint.safetensors")
     if path.exists() and not resume:
         raise WriteError(f"{path}: an unfinished training is there; say --resume to go on with it, or remove it")
@@ -265,13 +267,14 @@ def _shape(options: Options, learn: Planes) -> dict[str, Any]:
     return {"batch": options.batch, "patch": options.patch, "validations": options.validations, "planes": planes}
 
 
-def _figures(fitted: Fitted, data: _Data) -> dict[str, Any]:
+def figures_of(fitted: Fitted, what: str) -> dict[str, Any]:
+    """What the card says of a training; what: the figure that was to fall."""
     best = next((row for row in reversed(fitted.figures) if row["best"]), None)
     told = {} if best is None else {"risk": best["figure"], "risk_error": best["error"], "best_step": best["step"]}
     first = fitted.figures[0]["figure"] if fitted.figures else None
     return {
         **told,
-        "risk_is": "held-out mean squared error over the noise's variance" if data.known else "held-out loss",
+        "risk_is": what,
         "risk_at_start": first,
         "steps": fitted.steps,
         "seconds": round(fitted.seconds, 1),

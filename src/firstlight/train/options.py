@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from firstlight.errors import FrameError
 
-__all__ = ["Options", "changed", "check", "check_patch"]
+__all__ = ["Options", "changed", "check", "check_device", "check_patch"]
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,17 @@ FILES = ("colour", "detector", "unit", "ext")  # options of files, which the til
 NEW = ("net", "width", "prefilter")  # options of a new network, which a model to go on from has answered
 
 
-def changed(options: Options) -> list[str]:
+def changed(options: Any) -> list[str]:
     """The flags that differ from their defaults and bear on the weights, as text for the card."""
     found = []
-    for f in fields(Options):
+    for f in fields(options):
         value = getattr(options, f.name)
         if value == f.default or f.name in ("log", "preview", "resume"):
             continue
         flag = f"--{f.name.replace('_', '-')}"
+        if isinstance(value, tuple):  # paths of --mix are named, not placed
+            found += [part for v in value for part in (flag, Path(str(v)).name)]
+            continue
         text = value.name if isinstance(value, Path) else str(value)
         found += [flag if value else flag.replace("--", "--no-")] if isinstance(value, bool) else [flag, text]
     return found
@@ -86,7 +90,7 @@ def check(method: str, options: Options, is_set: bool) -> None:
         if options.net == "seed" and name in NEW[1:]:
             raise FrameError(f"train: the network 'seed' takes no {flag}; leave it out, or take --net lean")
     _numbers(options)
-    _device(options.device)
+    check_device(options.device)
 
 
 def check_patch(patch: int, multiple: int) -> None:
@@ -105,7 +109,8 @@ def _numbers(options: Options) -> None:
             raise FrameError(f"train: {name} {value}, expected 1 or more")
 
 
-def _device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raises FrameError for a device that is not there."""
     import torch
 
     try:

@@ -1,0 +1,69 @@
+"""Checkpoints side by side: a table with known figures, a picture an image, patterns that must agree."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from firstlight import io, model_file
+from firstlight.errors import FrameError, ModelError
+from firstlight.evaluation.demosaickers import compare_demosaickers, psnr
+from firstlight.frame import Frame, Observation, Unit
+from firstlight.geometry import BAYER, XTRANS, Mosaic
+from firstlight.noise import Unmodelled
+from firstlight.restore import lmmse
+
+
+def model(path: Path, pattern: tuple) -> Path:
+    torch.manual_seed(1)
+    scaling = {"domain": "mosaic", "prefilter": "zero", "pattern": [list(row) for row in pattern]}
+    return model_file.save(
+        model_file.new("packed", {"pack": lmmse.reach(len(pattern))[0], "width": 4, "depth": 1}, scaling=scaling), path
+    )
+
+
+def test_psnr_is_of_clipped_values_within_the_border() -> None:
+    truth = np.zeros((3, 40, 40), np.float32)
+    found = np.full((3, 40, 40), 0.1, np.float32)
+    assert psnr(found, truth) == pytest.approx(20.0, abs=1e-4)
+    found[:, :10] = 5.0
+    assert psnr(found, truth) == pytest.approx(20.0, abs=1e-4)
+    assert psnr(-found, truth) == pytest.approx(200.0)
+
+
+def test_a_table_and_pictures(tmp_path: Path) -> None:
+    grey = cv2.GaussianBlur(np.random.default_rng(1).random((60, 72)).astype(np.float32), (0, 0), 1)  # channels that agree
+    codes = np.repeat((255 * grey)[..., None], 3, axis=2).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), codes)
+    path = model(tmp_path / "m.safetensors", XTRANS)
+    rows = compare_demosaickers([path], [tmp_path / "a.png"], tmp_path / "out", side=32)
+    figures = {r["method"]: r["psnr"] for r in rows}
+    assert list(figures) == ["bilinear", "lmmse", "m"]
+    assert figures["lmmse"] > figures["bilinear"] > 20
+    assert (tmp_path / "out" / "table.tsv").read_text().splitlines()[0] == "image\tmethod\tpsnr"
+    shown = cv2.imread(str(tmp_path / "out" / "a.png"))
+    assert shown.shape == (32, 4 * 32, 3)
+    np.testing.assert_array_equal(shown[:, 96:], codes[14:46, 20:52])  # the truth is last
+
+
+def test_raw_files_have_no_figure(tmp_path: Path) -> None:
+    codes = np.random.default_rng(1).integers(64, 3000, (64, 64)).astype(np.uint16)
+    seen = Observation(offset=64.0, saturation=4000.0, white_balance=(2.0, 1.0, 1.5))
+    io.write(Frame(codes, "YX", Unit.ADU, Unmodelled("none"), geometry=Mosaic(BAYER), observation=seen), tmp_path / "a.dng")
+    path = model(tmp_path / "m.safetensors", BAYER)
+    rows = compare_demosaickers([path], [tmp_path / "a.dng"], tmp_path / "out", side=32)
+    assert cv2.imread(str(tmp_path / "out" / "a.png")).shape == (32, 96, 3)
+    assert [r["psnr"] for r in rows] == [None] * 3
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    one, other = model(tmp_path / "m.safetensors", XTRANS), model(tmp_path / "n.safetensors", BAYER)
+    with pytest.raises(ModelError, match="different patterns"):
+        compare_demosaickers([one, other], [], tmp_path / "out")
+    with pytest.raises(ModelError, match="each its own"):
+        compare_demosaickers([one, one], [], tmp_path / "out")
+    cv2.imwrite(str(tmp_path / "grey.png"), np.zeros((40, 40), np.uint8))
+    with pytest.raises(FrameError, match="colour picture"):
+        compare_demosaickers([one], [tmp_path / "grey.png"], tmp_path / "out")
