@@ -114,6 +114,19 @@ def test_a_saturated_patch_is_neutral(pattern, method):
     assert codes[1, 30, 30] > codes[1, 2, 2]
 
 
+@pytest.mark.parametrize("pattern", [BAYER, XTRANS])
+def test_one_saturated_sample_leaves_no_colour_around_it(pattern):
+    """A speck that saturates a single sample: its neighbours' colours, which it entered, are grey too."""
+    raw = shot(flat((0.6, 0.3, 0.2)), pattern)
+    data = raw.data.copy()
+    data[20, 21] = SATURATION
+    out = develop(raw.replace(data=data), denoise="off")
+    around = 1 if pattern is BAYER else 3
+    part = np.s_[:, 20 - around : 21 + around, 21 - around : 22 + around]
+    assert np.ptp(out.data[part], axis=0).max() < 1e-5
+    assert np.all(out.flags[part[1:]] & Flag.SATURATED)
+
+
 def test_brightness_grows_through_saturation():
     """Codes never fall where light rises, up to rounding and what one saturated colour of a cell hides."""
     light = np.broadcast_to(np.linspace(0.2, 6.0, 360), (3, 36, 360))
