@@ -4,7 +4,7 @@ python bench/torture.py PHOTOS IMAGES [--start MODEL] [--first "60s"] [--budget 
 
 PHOTOS: what is learned from; IMAGES: a folder of pictures that are judged, not among them. Without --start a network is trained
 on PHOTOS alone for --first. Then it goes on for --budget with PHOTOS alone, and, from the same start, with torture mixed in.
-Torture sets: 1300 pictures of seed 1 to learn from, 130 of seed 2 to judge. PSNR [dB] of sRGB values sampled as if linear,
+Torture sets: --pictures of seed 1 to learn from, 130 of seed 2 to judge. PSNR [dB] of sRGB values sampled as if linear,
 one mean square over three channels, 10 px of border left out, the mean over images. X-Trans; CPU seconds of one thread.
 """
 
@@ -49,12 +49,13 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--width", type=int, default=48)
     parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--pictures", type=int, default=1300)
     parser.add_argument("--images-count", type=int, default=12)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        write_torture(here / "learn.npz", count=1300, seed=1)
+        write_torture(here / "learn.npz", count=options.pictures, seed=1)
         write_torture(here / "judge.npz", count=130, seed=2)
         torture = [encoded(p.astype(np.float32)).astype(np.float32) for p in read_torture(here / "judge.npz")[0]]
         paths = [p for p in sorted(options.images.iterdir()) if p.suffix in (".png", ".jpg", ".tif")]
