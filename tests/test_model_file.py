@@ -79,7 +79,7 @@ def test_truncated_files_are_refused(path: Path, keep: int) -> None:
         ({"card": {}}, "card is wrong at net"),
         ({"card": {"net": {"name": "lean", "config": {"inputs": 3}}}}, "belong to different models"),
         ({"card": {"net": {"name": "lean", "config": {"widths": [10**6, 10**6]}}}}, "belong to different models"),
-        ({"card": {"net": {"name": "subprocess.run", "config": {}}}}, "expected one of lean, packed, seed"),
+        ({"card": {"net": {"name": "subprocess.run", "config": {}}}}, "expected one of lean, mosaic-unet, packed, seed"),
         ({"halo": 3}, "halo 3"),
         ({"multiple": 3}, "multiple 3"),
         ({"multiple": 0}, "multiple 0"),
