@@ -89,8 +89,10 @@ def samples(
     together: sums, profiles and counts of each sample spread as those of the truth may.
 
     x starts as z, at level s = 1. At each level the network gives m = E[truth | x] and V = Var[truth | x] of x / s, whose
-    noise has variance 1, as it would be seen in s^-2 times the light, and with a = (t / s)^2
+    noise has variance 1, as it would be seen in s^-2 times the light, and with a = (t / s)^2::
+
         x <- m + a (x - m) + sqrt(t^2 (1 - a) + (1 - a)^2 V) n,    n ~ N(0, 1)
+
     at the next level t, the last of which is 0 (a diffusion truncated at the data; without the term in V, as in Ho, Jain &
     Abbeel 2020, draws are too narrow; Peng et al. 2024 on the optimal variance). Truths are decoded by the exact inverse.
     Flagged pixels get a draw too, from their surroundings alone; saturated ones and those without trusted ones near stay.
