@@ -12,6 +12,7 @@ import torch
 from firstlight import Frame, Noise, Unit, io, measure, model_file, restoring, simulate
 from firstlight.cli import main
 from firstlight.frame import Observation
+from firstlight.geometry import Mosaic
 
 NOISE = Noise(1.0, 4.0)
 
@@ -149,3 +150,12 @@ def test_a_model_without_error_bars_restores_and_is_judged_where_that_can_be(spo
     assert row["check"]["chi2_expected"] == 1  # no std, no expectation below the noise
     assert main([*words[:-1], str(tmp_path / "s.fits"), "--std"]) == 2
     assert "gives no error bars" in capsys.readouterr().err
+
+
+def test_mosaics_are_restored_by_means_unless_a_network_is_asked_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    data = NOISE.sample(np.full((64, 64), 50.0), rng).astype(np.float32)
+    frame = Frame(data, "YX", Unit.ELECTRON, NOISE, geometry=Mosaic(((0, 1), (1, 2))))
+    for options, step in (({}, "restore.nonlocal_means"), ({"method": "network"}, "restore.denoise")):
+        done = restoring.restored(frame, tmp_path / f"{step}.npy", restoring.Restoration(**options))
+        assert done.frame.history[-1].step == step

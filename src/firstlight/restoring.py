@@ -19,6 +19,7 @@ from firstlight.box import Box
 from firstlight.errors import FrameError, ModelError
 from firstlight.facts import flagged
 from firstlight.frame import Frame, Record, Unit
+from firstlight.geometry import Mosaic
 
 if TYPE_CHECKING:
     from firstlight.model_file import Model
@@ -36,7 +37,10 @@ SAMPLED_PLANE = 80  # bytes a pixel of one plane besides, the samples apart
 
 @dataclass(frozen=True)
 class Restoration:
-    """Options of `restore`, as the CLI's flags; memory in bytes. method None: means where strength is given, else network."""
+    """Options of `restore`, as the CLI's flags; memory in bytes.
+
+    method None: means on mosaics and where strength is given, else network.
+    """
 
     detector: str | None = None
     unit: str | None = None
@@ -272,7 +276,7 @@ def _sampled(frame: Frame, goal: Path, options: Restoration, method: _Method) ->
 def _method(frame: Frame, options: Restoration, tick: Tick) -> _Method:
     flag = frame.observation.saturation is not None and frame.unit is Unit.ADU and frame.flags is None
     ready = cal.flag_saturated if flag else _as_it_is
-    if options.method == "means" or (options.method is None and options.strength is not None):
+    if _by_means(frame, options):
         params: dict[str, Any] = {} if options.strength is None else {"strength": options.strength}
         step = partial(res.nonlocal_means, **params)
         return _Method(step, ready, {"halo": res.halo(frame)}, options.memory, {}, None, None)
@@ -285,6 +289,14 @@ def _method(frame: Frame, options: Restoration, tick: Tick) -> _Method:
     step = partial(res.denoise, model=tuned.model, ensemble=options.ensemble)
     std = options.std or learned.gives_std(tuned.model)
     return _Method(step, ready, reach, memory, tuned.found, tuned.note, tuned.model, std)
+
+
+def _by_means(frame: Frame, options: Restoration) -> bool:
+    """Non-local means or not: where asked for; by default on mosaics, whose colours a network sees apart and thinned out."""
+    if options.method is not None:
+        return options.method == "means"
+    learned = options.ensemble or any(v is not None for v in (options.model, options.samples, options.finetune))
+    return options.strength is not None or (isinstance(frame.geometry, Mosaic) and not learned)
 
 
 def _as_it_is(frame: Frame) -> Frame:

@@ -195,7 +195,7 @@ def restore(
     ext
         One of several images in the file: "SCI,2", "white", 3.
     method
-        network (default), or means: non-local means, without any training.
+        network (default), or means: non-local means, without any training (default for undemosaicked mosaics).
     model
         The network: universal (default), which comes with firstlight, or a model file.
     strength
