@@ -10,25 +10,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from firstlight.errors import FrameError
 from firstlight.frame import Frame, Unit
+from firstlight.io import icc
 
-__all__ = ["LUMA", "PRIMARIES", "Space", "camera_matrix", "compress_gamut", "convert", "mixed", "rgb_to_xyz", "to_rec2020"]
+__all__ = ["LUMA", "Space", "camera_matrix", "compress_gamut", "convert", "mixed", "rgb_to_xyz", "to_rec2020"]
 
 Array = NDArray[Any]
 Space = Literal["rec2020", "srgb"]
-D65 = (0.3127, 0.3290)
-PRIMARIES: dict[str, tuple[tuple[float, float], ...]] = {  # xy of R, G, B and white: ITU-R BT.2020, IEC 61966-2-1
-    "rec2020": ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), D65),
-    "srgb": ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), D65),
-}
 BAND = 1 << 20  # px worked on at once
 
 
 def rgb_to_xyz(space: Space) -> NDArray[np.float64]:
     """The matrix (3, 3) from a space's linear R, G, B to X, Y, Z, white to Y = 1 (SMPTE RP 177)."""
-    if space not in PRIMARIES:
-        raise FrameError(f"develop: space {space!r}, expected {' or '.join(PRIMARIES)}")
-    xyz = np.array([(x / y, 1.0, (1 - x - y) / y) for x, y in PRIMARIES[space]]).T
-    return np.asarray(xyz[:, :3] * np.linalg.solve(xyz[:, :3], xyz[:, 3]))
+    if space not in icc.CHROMATICITIES:
+        raise FrameError(f"develop: space {space!r}, expected {' or '.join(icc.CHROMATICITIES)}")
+    return icc.to_xyz(space)
 
 
 LUMA = rgb_to_xyz("rec2020")[1]  # Y of Rec.2020's R, G, B: .2627, .6780, .0593
