@@ -68,6 +68,20 @@ def test_every_phase_gives_the_same_colours_as_a_crop(pattern, phase):
         assert np.abs(first - demosaic(part, method=method).data)[:, 6:-6, 6:-6].max() < 1e-5
 
 
+@pytest.mark.parametrize(("pattern", "ran"), [(XTRANS, "net"), (BAYER, "net"), (QUAD, "lmmse")])
+def test_auto_is_the_network_where_one_is_shipped(pattern, ran, nets):
+    """History names what ran, so that it runs again as a recipe; a standard error asks for the estimate that gives one."""
+    frame = sampled(scene((48, 54)), pattern, (1, 0), DETECTOR)
+    out = demosaic(frame)
+    assert out.history[-1].params["method"] == ran
+    assert np.array_equal(out.data, demosaic(frame, method=ran).data)
+    assert demosaic(frame, std=True).history[-1].params["method"] == "lmmse"
+    if pattern in nets:
+        named = demosaic(frame, model=nets[pattern]).history[-1].params
+        assert named["method"] == "net"
+        assert named["weights"] == nets[pattern].digest()
+
+
 @pytest.mark.parametrize(("pattern", "phase"), [(XTRANS, (1, 4)), (XTRANS, (2, 0)), (BAYER, (0, 1)), (BAYER, (1, 1))])
 def test_a_network_serves_every_phase(pattern, phase, nets):
     truth = scene((114, 120))
@@ -81,11 +95,11 @@ def test_a_network_serves_every_phase(pattern, phase, nets):
 @pytest.mark.parametrize("pattern", [XTRANS, BAYER])
 def test_flips_and_turns_commute_with_the_linear_estimate(pattern):
     frame = sampled(scene(), pattern, (2, 1), DETECTOR)
-    out = demosaic(frame).data
+    out = demosaic(frame, method="lmmse").data
     turned = frame.replace(data=np.rot90(frame.data), geometry=cfa.turn(frame.geometry, frame.shape, 1))
-    assert np.abs(np.rot90(out, axes=(1, 2)) - demosaic(turned).data).max() < 2e-5
+    assert np.abs(np.rot90(out, axes=(1, 2)) - demosaic(turned, method="lmmse").data).max() < 2e-5
     flipped = frame.replace(data=frame.data[::-1], geometry=cfa.flip(frame.geometry, frame.shape, 0))
-    assert np.abs(out[:, ::-1] - demosaic(flipped).data).max() < 2e-5
+    assert np.abs(out[:, ::-1] - demosaic(flipped, method="lmmse").data).max() < 2e-5
 
 
 @pytest.mark.parametrize("pattern", [XTRANS, BAYER, QUAD])
@@ -95,7 +109,7 @@ def test_samples_are_kept_without_noise(pattern, nets):
     for way in ways(pattern, nets):
         out = demosaic(frame, keep_samples=True, **way).data
         assert np.abs(np.take_along_axis(out, color[None], 0)[0] - frame.data).max() < 1e-6
-    out = demosaic(frame).data  # the linear estimate keeps them by itself
+    out = demosaic(frame, method="lmmse").data  # the linear estimate keeps them by itself
     assert np.abs(np.take_along_axis(out, color[None], 0)[0] - frame.data).max() < 1e-5
 
 
@@ -110,7 +124,7 @@ def test_bands_leave_no_seam(method, nets, monkeypatch):
     monkeypatch.setattr(packed, "NET_BAND", 30 * 60)
     assert np.abs(demosaic(frame, **way).data - whole).max() < 1e-5
     if method == "net":
-        assert np.abs(whole - demosaic(frame).data).max() > 1e-4  # it does something
+        assert np.abs(whole - demosaic(frame, method="lmmse").data).max() > 1e-4  # it does something
 
 
 def test_a_changed_unit_changes_nothing_else(nets):
@@ -175,7 +189,7 @@ def test_the_estimate_of_noisy_light_is_unbiased():
         truth = np.full((3, 300, 300), level, np.float32)
         frame = sampled(truth, XTRANS, noise=noise)
         frame = frame.replace(data=noise.sample(frame.data, rng).astype(np.float32))
-        out = demosaic(frame).data
+        out = demosaic(frame, method="lmmse").data
         shot = np.sqrt(noise.variance(frame.data).max())
         assert np.abs(out.mean((1, 2)) - level).max() < share * shot
 
@@ -210,11 +224,11 @@ def test_error_bars_are_those_of_a_picture_of_the_model(pattern):
 
 def test_error_bars_of_a_frame():
     frame = sampled(scene(), XTRANS, noise=DETECTOR)
-    out = demosaic(frame, std=True)
+    out = demosaic(frame, std=True, method="lmmse")
     assert out.std.shape == out.shape
     assert (out.std > 0).all()
     color = frame.geometry.at(frame.shape)
-    kept = demosaic(frame.replace(noise=STILL), std=True, keep_samples=True)
+    kept = demosaic(frame.replace(noise=STILL), std=True, method="lmmse", keep_samples=True)
     assert np.take_along_axis(kept.std, color[None], 0).max() == 0
 
 
@@ -230,7 +244,7 @@ def test_the_ensemble_commutes_with_flips_and_turns(pattern, nets):
     for changed, move in ((turned, lambda x: np.rot90(x, axes=(1, 2))), (flipped, lambda x: x[..., ::-1])):
         assert np.abs(move(all8) - demosaic(changed, ensemble=True, **way).data).max() < 1e-5
     if pattern is BAYER:  # the linear estimate commutes
-        assert np.abs(demosaic(frame, ensemble=True).data - demosaic(frame).data).max() < 2e-5
+        assert np.abs(demosaic(frame, ensemble=True, method="lmmse").data - demosaic(frame, method="lmmse").data).max() < 2e-5
 
 
 @pytest.mark.parametrize("pattern", [XTRANS, BAYER])
@@ -238,12 +252,12 @@ def test_strength_zero_interpolates_and_keeps_samples(pattern):
     frame = sampled(scene(), pattern, noise=DETECTOR)
     frame = frame.replace(data=frame.data - 0.1)  # some far below black
     color = frame.geometry.at(frame.shape)
-    off = demosaic(frame, strength=0.0).data
+    off = demosaic(frame, strength=0.0, method="lmmse").data
     assert np.abs(np.take_along_axis(off, color[None], 0)[0] - frame.data).max() < 2e-5
-    assert np.array_equal(demosaic(frame, strength=1.0).data, demosaic(frame).data)
+    assert np.array_equal(demosaic(frame, strength=1.0, method="lmmse").data, demosaic(frame, method="lmmse").data)
     flat = sampled(np.full((3, 90, 90), 0.3, np.float32), pattern, noise=Noise(1 / 300, 1e-4))
     flat = flat.replace(data=flat.noise.sample(flat.data, np.random.default_rng(2)).astype(np.float32))
-    left = [np.std(demosaic(flat, strength=k).data) for k in (0.0, 0.5, 1.0, 2.0)]
+    left = [np.std(demosaic(flat, strength=k, method="lmmse").data) for k in (0.0, 0.5, 1.0, 2.0)]
     assert left == sorted(left, reverse=True)
     assert left[-1] < 0.6 * left[0]
 
@@ -280,7 +294,7 @@ def test_libraw_runs_what_it_is_asked_for():
 
 @pytest.mark.parametrize(("pattern", "method"), [(BAYER, "markesteijn"), (XTRANS, "dht"), (QUAD, "vng"), (BAYER, "amaze")])
 def test_a_method_that_does_not_apply_is_refused(pattern, method):
-    with pytest.raises(FrameError, match=r"does not apply|expected net"):
+    with pytest.raises(FrameError, match=r"does not apply|expected auto"):
         demosaic(sampled(scene(), pattern), method=method)
 
 
@@ -290,14 +304,14 @@ def test_lost_pixels_do_not_show():
     data, flags = frame.data.copy(), np.zeros((36, 36), np.uint8)
     data[7, 8], data[20, 21] = 9.0, np.nan
     flags[7, 8] = Flag.HOT
-    out = demosaic(frame.replace(data=data, flags=flags), keep_samples=True)
+    out = demosaic(frame.replace(data=data, flags=flags), keep_samples=True, method="lmmse")
     assert np.abs(out.data - 0.5).max() < 2e-6
     assert np.isnan(data[20, 21])  # the argument is untouched
 
 
 def test_the_frame_after_it():
     frame = sampled(scene(), BAYER, noise=DETECTOR)
-    out = demosaic(frame)
+    out = demosaic(frame, method="lmmse")
     assert (out.axes, out.unit, out.geometry, out.data.dtype) == ("CYX", frame.unit, None, np.float32)
     assert isinstance(out.noise, Unmodelled)
     assert out.history[-1].step == "restore.demosaic"

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firstlight import calibrate
+from firstlight.calibrate.balance import multipliers_of
 from firstlight.develop import hlg
 from firstlight.develop.colour import compress_gamut, convert, rgb_to_xyz, to_rec2020
 from firstlight.develop.exposure import expose, upright
@@ -29,7 +30,7 @@ from firstlight.restore.demosaic import Method
 if TYPE_CHECKING:
     from firstlight.model_file import Model
 
-__all__ = ["develop", "render"]
+__all__ = ["Camera", "camera", "develop", "finished", "prepared", "render"]
 
 Array = NDArray[Any]
 ELECTRONS, READ = 60000, 3  # at saturation: the curve in which colours are interpolated where no noise is known
@@ -41,7 +42,7 @@ ROWS = 256  # rows rendered at once
 def develop(
     frame: Frame,
     *,
-    method: Method = "lmmse",
+    method: Method = "auto",
     model: str | Model | None = None,
     denoise: Literal["auto", "off"] | float = "auto",
     ensemble: bool = False,
@@ -64,17 +65,91 @@ def develop(
     grey there. Monochrome frames become three equal colours; those and colours that come demosaicked are not denoised, and
     `denoise` must not be a number for them. Raises FrameError for what is missing or does not apply, and what to do.
     """
+    light = prepared(frame, denoise=denoise)
+    del frame
+    return finished(
+        camera(
+            light,
+            method=method,
+            model=model,
+            denoise=denoise,
+            ensemble=ensemble,
+            keep_samples=keep_samples,
+            wb=wb,
+            bf16=bf16,
+        ),
+        ev=ev,
+        white=white,
+    )
+
+
+class Camera(NamedTuple):
+    """White-balanced camera colours, and what is needed to finish or to undo them.
+
+    frame: R, G and B (C, Y, X), or the plane (Y, X) of a monochrome sensor, black at 0; saturated (Y, X): colours that a
+    saturated sample entered; ceilings: levels [unit] at which R, G and B saturate; gains: what R, G and B were multiplied by;
+    mosaic: of the samples, None where there was none; level [unit]: the lowest at which a sample saturates, before balancing.
+    """
+
+    frame: Frame
+    saturated: NDArray[np.bool_]
+    ceilings: tuple[float, float, float]
+    gains: tuple[float, float, float]
+    mosaic: Mosaic | None
+    level: float
+
+
+def prepared(frame: Frame, *, denoise: Literal["auto", "off"] | float = "auto") -> Frame:
+    """The raw frame with its saturated samples flagged, its noise known or estimated, black at 0: `develop`'s first part."""
     mosaic = frame.geometry if isinstance(frame.geometry, Mosaic) else None
     strength = _strength(frame, denoise, mosaic)
-    frame = _dark(_marked(frame), strength)
+    return _dark(_marked(frame), strength)
+
+
+def camera(
+    frame: Frame,
+    *,
+    method: Method = "auto",
+    model: str | Model | None = None,
+    denoise: Literal["auto", "off"] | float = "auto",
+    ensemble: bool = False,
+    keep_samples: bool = False,
+    wb: Sequence[float] | None = None,
+    bf16: bool | None = None,
+) -> Camera:
+    """A `prepared` frame balanced and demosaicked: `develop`'s second part, parameters as there. Raises FrameError."""
+    mosaic = frame.geometry if isinstance(frame.geometry, Mosaic) else None
+    strength = _strength(frame, denoise, mosaic)
+    if mosaic is None and (method != "auto" or model is not None or ensemble or keep_samples):
+        raise FrameError("develop: the frame is no mosaic, where method, model, ensemble and keep_samples have no meaning")
+    if mosaic is None and frame.axes == "YX" and wb is not None:
+        raise FrameError("develop: the frame is monochrome, where wb has no meaning; leave it out")
+    level = float(np.min(np.asarray(frame.observation.saturation)))
     if mosaic is None and frame.axes == "YX":
-        return _grey(frame, ev, white)
+        return Camera(frame, reached(frame), (level,) * 3, (1.0,) * 3, None, level)
+    gains = _gains(frame, mosaic, wb)
     frame = calibrate.white_balance(frame, multipliers=wb)
     tops, hit = _ceilings(frame, mosaic), reached(frame, mosaic)
     if mosaic is not None:
         frame = demosaic(
             frame, method=method, model=model, strength=strength, ensemble=ensemble, keep_samples=keep_samples, bf16=bf16
         )
+    return Camera(frame, hit, tops, gains, mosaic, level)
+
+
+def _gains(frame: Frame, mosaic: Mosaic | None, wb: Sequence[float] | None) -> tuple[float, float, float]:
+    """What white balance multiplies R, G and B by, whatever their order in the mosaic; 1 where it has no such colour."""
+    found = dict(zip("RGB" if mosaic is None else mosaic.colors, multipliers_of(frame, wb), strict=True))
+    r, g, b = (float(found.get(c, 1.0)) for c in "RGB")
+    return r, g, b
+
+
+def finished(seen: Camera, *, ev: float = 0.0, white: float | None = None) -> Frame:
+    """Camera colours as scene-linear Rec.2020, upright: `develop`'s last part, parameters as there."""
+    frame, hit, tops, mosaic = seen.frame, seen.saturated, seen.ceilings, seen.mosaic
+    del seen  # its colours end where the next step's begin
+    if mosaic is None and frame.axes == "YX":
+        return _grey(frame, ev, white)
     frame = neutral(frame, saturated=hit, ceilings=tops)
     flags = calibrate.detector.mark(frame.flags, hit, Flag.SATURATED, frame.shape)
     frame = to_rec2020(frame.replace(flags=flags))

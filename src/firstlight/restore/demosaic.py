@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from firstlight import cfa
 from firstlight.errors import FrameError, ModelError
 from firstlight.frame import Flag, Frame
-from firstlight.geometry import Mosaic
+from firstlight.geometry import BAYER, XTRANS, Mosaic
 from firstlight.noise import Unmodelled
 from firstlight.restore import libraw, lmmse
 from firstlight.restore.bilinear import interpolate
@@ -27,7 +27,8 @@ __all__ = ["demosaic"]
 Array = NDArray[Any]
 Sigma = tuple[float, float, float]
 Estimate = Callable[[Array, Mosaic], Array]
-Method = Literal["net", "lmmse", "bilinear", "markesteijn", "markesteijn1", "vng", "ppg", "ahd", "dcb", "dht", "aahd"]
+Method = Literal["auto", "net", "lmmse", "bilinear", "markesteijn", "markesteijn1", "vng", "ppg", "ahd", "dcb", "dht", "aahd"]
+SHIPPED = {BAYER: "demosaic_bayer", XTRANS: "demosaic_xtrans"}
 LOST = Flag.COSMIC_RAY | Flag.HOT | Flag.DEAD | Flag.DEFECT | Flag.NO_DATA
 ROWS = 64  # rows worked on at once, where a step looks at pixels one by one
 CORRELATED = "demosaicked: neighbouring pixels are correlated"
@@ -36,7 +37,7 @@ CORRELATED = "demosaicked: neighbouring pixels are correlated"
 def demosaic(
     frame: Frame,
     *,
-    method: Method = "lmmse",
+    method: Method = "auto",
     model: str | Model | None = None,
     strength: float = 1.0,
     ensemble: bool = False,
@@ -47,8 +48,9 @@ def demosaic(
     """R, G and B (C, Y, X) of a mosaic (Y, X), denoised as far as its noise asks for; same unit, float32.
 
     frame: one mosaic image of colours R, G and B in any pattern, white-balanced, the black level subtracted, linear, with
-    its noise; where the noise is 0 the data are interpolated as they are. method: "lmmse", the linear minimum mean square
-    error estimate for this pattern and noise in square roots of light (`restore.lmmse`, `restore.encoding`); "net", a
+    its noise; where the noise is 0 the data are interpolated as they are. method: "auto", net for Bayer and X-Trans or where a
+    model is named, lmmse for other patterns and where std is wanted; "lmmse", the linear minimum mean square error estimate
+    for this pattern and noise in square roots of light (`restore.lmmse`, `restore.encoding`); "net", a
     network's correction to it, for the pattern that it was trained on, in any phase; "bilinear", means of the nearest samples,
     not denoised; for comparison LibRaw's (`restore.libraw`): "markesteijn", "markesteijn1" (one pass) and "vng" of X-Trans,
     "ahd", "ppg", "dcb", "dht", "aahd" and "vng" of Bayer mosaics, not denoised. model: of "net", a model file or what
@@ -63,6 +65,7 @@ def demosaic(
     Raises FrameError for another frame or a method that does not apply to it, ModelError for a model of another pattern.
     """
     mosaic = _rgb(frame)
+    method = _chosen(mosaic, model, std) if method == "auto" else method
     if std and (method != "lmmse" or strength != 1):
         raise FrameError(f"restore.demosaic: {method} at strength {strength:g} gives no standard error; leave std out")
     if not (np.isfinite(strength) and strength >= 0):
@@ -72,8 +75,16 @@ def demosaic(
     if method in ("bilinear", *libraw.METHODS):
         return _told(frame, *_interpolated(frame, mosaic, params))
     if method not in ("lmmse", "net"):
-        raise FrameError(f"restore.demosaic: method {method!r}, expected net, lmmse, bilinear, {', '.join(libraw.METHODS)}")
+        raise FrameError(
+            f"restore.demosaic: method {method!r}, expected auto, net, lmmse, bilinear, {', '.join(libraw.METHODS)}"
+        )
     return _told(frame, *_estimated(frame, mosaic, params, model))
+
+
+def _chosen(mosaic: Mosaic, model: str | Model | None, std: bool) -> Method:
+    """What "auto" means: the network that is named, or shipped for the pattern; none gives a standard error."""
+    learned = any(cfa.shift_to(mosaic, np.array(pattern)) is not None for pattern in SHIPPED)
+    return "net" if model is not None or (learned and not std) else "lmmse"
 
 
 def _interpolated(frame: Frame, mosaic: Mosaic, params: dict[str, Any]) -> tuple[dict[str, Any], Array, None]:
@@ -262,8 +273,8 @@ def _model(model: str | Model | None, mosaic: Mosaic) -> tuple[Model, str | None
     from firstlight import model_file
 
     if isinstance(model, str) or model is None:
-        kinds = {(2, 2): "demosaic_bayer", (6, 6): "demosaic_xtrans"}
-        found = model_file.load(model_file.shipped(kinds.get(mosaic.period, "demosaic")) if model is None else model)
+        name = next((n for p, n in SHIPPED.items() if Mosaic(p).period == mosaic.period), "demosaic")
+        found = model_file.load(model_file.shipped(name) if model is None else model)
     else:
         found = model
     if found.scaling["domain"] != "mosaic" or "pattern" not in found.scaling:
