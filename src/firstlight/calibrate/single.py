@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import convolve, minimum_filter
+from scipy.ndimage import minimum_filter
 
 from firstlight.calibrate.levels import Level, distrusted, lattice, truncation
 from firstlight.calibrate.line import Line, Transfer, electrons, weighted_line, widened
@@ -20,6 +20,7 @@ __all__ = ["transfer_single"]
 Array = NDArray[Any]
 CLIP = 4.0  # sigma: edges and stars that the choice of flat blocks left in
 BINS = 24
+ROWS = 512  # rows of a plane worked on at once
 FRACTIONS = (1.0, 0.5, 0.25, 0.12)  # of `flattest`: how far a bin retreats to its flattest blocks to get rid of structure
 
 
@@ -70,16 +71,13 @@ def transfer_single(
     Raises FrameError where fewer than three separate levels are left (one with `gain`), or the noise of neighbouring pixels
     correlates by more than `correlation`. Signal-dependent noise from one image: Foi et al., IEEE TIP 17, 1737 (2008).
     """
-    data, ok = _prepare(frame, gain)
+    data, ok, values = _prepare(frame, gain)
     black = frame.observation.offset
     if offset is None and black is not None and np.ptp(black) == 0:
         offset = float(np.ravel(black)[0])
-    step = lattice(data[ok])
-    rows, cols = frame.period()
-    planes = [_blocks(data[y::rows, x::cols], ok[y::rows, x::cols]) for y in range(rows) for x in range(cols)]
-    blocks = _Blocks(*(np.concatenate(part) for part in zip(*planes, strict=True)))
-    bins = _bins(blocks, flattest, step, structure)
-    ends = _ends(data[ok], step)
+    step = lattice(values[0])
+    bins = _bins(_all_blocks(data, ok, frame.period()), flattest, step, structure)
+    ends = _ends(*values, step)
     levels = [_level(b, ends, step, structure) for b in bins]
     _refuse(levels, correlation, gain)
     result = _solve(levels, gain, offset)
@@ -87,37 +85,68 @@ def transfer_single(
     return replace(result, detector=detector)
 
 
-def _prepare(frame: Frame, gain: float | None) -> tuple[Array, Array]:
+def _prepare(frame: Frame, gain: float | None) -> tuple[Array, Array, tuple[Array, Array]]:
+    """The data, which pixels count, and the values that those take, ascending, with how many take each."""
     frame.need("transfer_single", Unit.ADU)
     if frame.axes != "YX" or min(frame.shape) < 32:
         raise FrameError(f"transfer_single: axes {frame.axes!r}, shape {frame.shape}; expected one image (YX), 32 x 32 or more")
     if gain is not None and not gain > 0:
         raise FrameError(f"transfer_single: gain {gain} e-/ADU, expected a positive number")
-    data = np.asarray(frame.data, dtype=np.float64)
+    data = np.asarray(frame.data)
     ok = np.isfinite(data)
     if frame.flags is not None:
         ok &= ~distrusted(frame)
-    if not ok.any() or np.ptp(data[ok]) == 0:
+    values = _taken(data if ok.all() else data[ok])
+    if values[0].size < 2:
         raise FrameError("transfer_single: the image is constant or has no valid pixel, so it holds no noise to measure")
-    return data, ok
+    return data, ok, values
+
+
+def _taken(data: Array) -> tuple[Array, Array]:
+    """The values in `data`, ascending, float64, and the number of each."""
+    if data.dtype.kind not in "iu" or data.dtype.itemsize > 2:
+        values, counts = np.unique(data, return_counts=True)
+        return values.astype(np.float64), counts
+    low = int(np.iinfo(data.dtype).min)
+    counts = np.zeros(1 << 8 * data.dtype.itemsize, dtype=np.int64)
+    flat = data.ravel()
+    for start in range(0, flat.size, 1 << 20):  # of which bincount makes int64
+        counts += np.bincount(flat[start : start + (1 << 20)].astype(np.intp) - low, minlength=counts.size)
+    there = np.flatnonzero(counts)
+    return (there + low).astype(np.float64), counts[there]
+
+
+def _all_blocks(data: Array, ok: Array, period: tuple[int, int]) -> _Blocks:
+    """The blocks of each colour plane, in bands of rows that overlap by the neighbours of a block."""
+    parts = []
+    for y, x in np.ndindex(period):
+        plane, good = (p[y :: period[0], x :: period[1]] for p in (data, ok))
+        parts += [_blocks(plane[t : t + ROWS + 4], good[t : t + ROWS + 4]) for t in range(0, len(plane), ROWS)]
+    return _Blocks(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _blocks(data: Array, ok: Array) -> _Blocks:
+    """The blocks that have eight neighbours in `data`, float32."""
     h, w = (n // 2 * 2 for n in data.shape)
-    data, ok = np.where(ok, data, 0)[:h, :w], ok[:h, :w]
+    if min(h, w) < 6:
+        return _Blocks(*np.zeros((6, 0), dtype=np.float32))
+    data, ok = np.where(ok[:h, :w], data[:h, :w], 0).astype(np.float64), ok[:h, :w]
     a, b, c, d = data[::2, ::2], data[::2, 1::2], data[1::2, ::2], data[1::2, 1::2]
     detail, mean = (a - b - c + d) / 2, (a + b + c + d) / 4
     slope2 = ((a - b + c - d) ** 2 + (a + b - c - d) ** 2) / 8
-    ring = np.ones((3, 3)) / 8
-    ring[1, 1] = 0
-    around = convolve(mean, ring)
-    activity = 16 * convolve(slope2, ring) + 28 * (convolve(mean**2, ring) - around**2)
-    cross = np.zeros_like(detail)
-    cross[:-1, :-1] = detail[:-1, :-1] * ((b - d)[:-1, :-1] - (a - c)[:-1, 1:] + (c - d)[:-1, :-1] - (a - b)[1:, :-1]) / 4
-    good = ok[::2, ::2] & ok[::2, 1::2] & ok[1::2, ::2] & ok[1::2, 1::2]
-    good = minimum_filter(good, 3)
-    good[[0, -1]], good[:, [0, -1]] = False, False
-    return _Blocks(*(part[good] for part in (detail, slope2, mean, around, activity, cross)))
+    around = _ring(mean)
+    activity = 16 * _ring(slope2) + 28 * (_ring(mean**2) - around**2)
+    inner, right, below = np.s_[1:-1, 1:-1], np.s_[1:-1, 2:], np.s_[2:, 1:-1]
+    cross = detail[inner] * ((b - d)[inner] - (a - c)[right] + (c - d)[inner] - (a - b)[below]) / 4
+    good = minimum_filter(ok[::2, ::2] & ok[::2, 1::2] & ok[1::2, ::2] & ok[1::2, 1::2], 3)[inner]
+    found = (detail[inner], slope2[inner], mean[inner], around, activity, cross)
+    return _Blocks(*(part[good].astype(np.float32) for part in found))
+
+
+def _ring(x: Array) -> Array:
+    """The mean of the eight neighbours of each value that has them."""
+    rows = x[:-2] + x[1:-1] + x[2:]
+    return np.asarray((rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] - x[1:-1, 1:-1]) / 8)
 
 
 def _bins(blocks: _Blocks, flattest: float, step: float, structure: float) -> list[_Bin]:
@@ -126,8 +155,8 @@ def _bins(blocks: _Blocks, flattest: float, step: float, structure: float) -> li
         return []
     low, high = np.percentile(blocks.around, [0.1, 99.9])
     place = np.sqrt(np.clip(blocks.around - low, 0, high - low))
-    edges = np.linspace(0, place.max(), BINS + 1)[1:]
-    which = np.searchsorted(edges, place).clip(0, BINS - 1)
+    width = max(float(place.max()), 1e-30) / BINS
+    which = np.minimum(place / width, BINS - 1).astype(np.uint8)
     need, out, members = 120 / flattest, [], np.zeros(0, dtype=int)
     for k in range(BINS):
         members = np.concatenate([members, np.flatnonzero(which == k)])
@@ -138,9 +167,11 @@ def _bins(blocks: _Blocks, flattest: float, step: float, structure: float) -> li
 
 
 def _bin(blocks: _Blocks, members: Array, flattest: float, step: float, structure: float) -> _Bin:
-    order = members[np.argsort(blocks.activity[members], kind="stable")]
+    flattest *= members.size
+    chosen = members
     for part in FRACTIONS:
-        chosen = order[: max(int(order.size * flattest * part), 1)]
+        count = max(int(flattest * part), 1)
+        chosen = chosen[np.argpartition(blocks.activity[chosen], count - 1)[:count]]
         found = _measure(blocks, chosen, step)
         if found.structure < structure or chosen.size * 0.5 < 100:
             break
@@ -148,7 +179,7 @@ def _bin(blocks: _Blocks, members: Array, flattest: float, step: float, structur
 
 
 def _measure(blocks: _Blocks, chosen: Array, step: float) -> _Bin:
-    detail = np.abs(blocks.detail[chosen])
+    detail = np.abs(blocks.detail[chosen], dtype=np.float64)
     sigma = 1.4826 * float(np.median(detail)) + step / 2  # the median of digitised noise is good to half a step
     truncated = 1 - truncation(CLIP)
     for _ in range(20):
@@ -161,20 +192,17 @@ def _measure(blocks: _Blocks, chosen: Array, step: float) -> _Bin:
     n, energy = kept.size, float(np.sum(detail[keep] ** 2))
     error = float(np.std(detail[keep] ** 2)) / truncated / np.sqrt(n)
     # the diagonal detail of noise with lag-1 correlation r has powers 2 - 2r at lag 0 and -1 + 2r at lag 1, per axis
-    q = float(np.sum(blocks.cross[kept])) / max(energy, 1e-300)
+    q = float(np.sum(blocks.cross[kept], dtype=np.float64)) / max(energy, 1e-300)
     lag1 = (1 + 2 * q) / (2 + 2 * q) if q > -1 else -1.0
-    structure = float(np.sum(np.minimum(blocks.slope2[kept], (CLIP * sigma) ** 2))) / max(energy, 1e-300)
-    return _Bin(float(np.mean(blocks.mean[kept])), sigma**2 - step**2 / 12, error, n, structure, lag1)
+    structure = float(np.sum(np.minimum(blocks.slope2[kept], (CLIP * sigma) ** 2), dtype=np.float64)) / max(energy, 1e-300)
+    return _Bin(float(np.mean(blocks.mean[kept], dtype=np.float64)), sigma**2 - step**2 / 12, error, n, structure, lag1)
 
 
-def _ends(values: Array, step: float) -> tuple[float, float]:
+def _ends(values: Array, counts: Array, step: float) -> tuple[float, float]:
     """The codes where values pile up at either end of the range, or -inf and inf."""
-    ends = []
-    for sign in (1, -1):
-        codes, counts = np.unique(sign * values, return_counts=True)
-        piled = step > 0 and counts[0] > 1e-4 * values.size and counts[0] > 1.5 * counts[1]
-        ends.append(float(sign * codes[0]) if piled else -sign * np.inf)
-    return ends[0], ends[1]
+    total = counts.sum()
+    piled = [step > 0 and last > 1e-4 * total and last > 1.5 * inner for last, inner in (counts[:2], counts[:-3:-1])]
+    return float(values[0]) if piled[0] else -np.inf, float(values[-1]) if piled[1] else np.inf
 
 
 def _level(b: _Bin, ends: tuple[float, float], step: float, structure: float) -> Level:
