@@ -7,7 +7,7 @@ between them stay apart in cells of `observation.offset` and `observation.satura
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = ["Header", "create", "read"]
 
 Array = NDArray[Any]
 FLIP = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's flip -> EXIF orientation
+CODES = "RGBCMYW"  # of colours in a DNG
 NO_GAIN = "no gain: pass a detector"
 LINEAR = "demosaicked by its writer: neighbouring pixels are correlated"
 
@@ -51,6 +52,7 @@ class _Decoded:
     flip: int
     iso: float | None
     shutter: float | None
+    margins: tuple[int, int] = (0, 0)
 
 
 def read(path: Path, ext: str | int | None = None) -> Frame:
@@ -67,7 +69,7 @@ def read(path: Path, ext: str | int | None = None) -> Frame:
     if 3 in np.atleast_1d(tags.get("SampleFormat", 1)):
         raise ReadError(f"{path}: holds floating-point samples, which LibRaw rounds to integers; convert it to 16-bit integers")
     raw = _decode(path)
-    frame = _frame(path, raw, tags)
+    frame = _frame(path, replace(raw, letters=_letters(raw, tags)), tags)
     return dng.restored(frame, path, tags)
 
 
@@ -107,6 +109,7 @@ def _copied(raw: Any) -> _Decoded:
         int(raw.sizes.flip),
         float(other.iso_speed) or None if other else None,
         float(other.shutter_speed) or None if other else None,
+        (int(raw.sizes.top_margin), int(raw.sizes.left_margin)),
     )
 
 
@@ -114,6 +117,15 @@ def _cell(raw: Any) -> Array:
     # the first period of raw_colors_visible, which makes a byte for every pixel of the sensor to say so
     margins = (-raw.sizes.top_margin, -raw.sizes.left_margin)
     return np.asarray(np.roll(raw.raw_pattern, margins, axis=(0, 1)), dtype=np.intp)
+
+
+def _letters(raw: _Decoded, tags: dict[str, Any]) -> str:
+    """The letter of each of LibRaw's colour numbers: a DNG's own, where LibRaw says RGBG of three and GMCY of four colours."""
+    planes = bytes(tags.get("CFAPlaneColor", b"")) if "DNGVersion" in tags else b""
+    if raw.cell is None or len(planes) not in (3, 4):
+        return raw.letters
+    stated = "".join(CODES[k] if k < len(CODES) else "?" for k in planes)
+    return stated + stated[1] if len(stated) == 3 else stated  # a second green has a number of its own
 
 
 def _frame(path: Path, raw: _Decoded, tags: dict[str, Any]) -> Frame:
@@ -128,7 +140,7 @@ def _frame(path: Path, raw: _Decoded, tags: dict[str, Any]) -> Frame:
         time=exif.time(tags.get("DateTimeOriginal") or tags.get("DateTime")),
         offset=offset,
         saturation=saturation,
-        white_balance=_balance(raw.balance, raw.letters, order),
+        white_balance=_balance(raw.balance, raw.letters, order, tags),
         color_matrix=_matrix(raw.matrix, order, tags),
         orientation=int(tags.get("Orientation") or FLIP.get(raw.flip, 1)),
         header=Header(tags, stated, doubts),
@@ -147,6 +159,7 @@ def _mosaic(raw: _Decoded) -> tuple[Mosaic | None, list[int]]:
     colors = "".join(
         dict.fromkeys(raw.letters[i] for i in range(len(raw.letters)) if raw.letters[i] in {raw.letters[j] for j in used})
     )
+    colors = "RGB" if set(colors) == set("RGB") else colors
     index = [colors.find(letter) for letter in raw.letters]
     pattern = tuple(tuple(index[i] for i in row) for row in raw.cell)
     return Mosaic(pattern, colors=colors), [raw.letters.index(c) for c in colors]
@@ -161,7 +174,8 @@ def _offset(raw: _Decoded, tags: dict[str, Any]) -> tuple[Param, tuple[str, ...]
     """Black level [ADU]: the file's own tags where it is a DNG or RAF, else LibRaw's, undoubled; and doubts."""
     stated = exif.black(tags)
     if stated is not None:
-        return _level(stated), ()
+        planes = _per_plane(raw, tags.get("BlackLevel", 0))
+        return _level(_visible(stated, raw, tags)) if planes is None else planes, ()
     cell = np.array(raw.black[:1]) if raw.cell is None else np.take(raw.black, raw.cell)
     # some LibRaw builds add an X-Trans black level to itself; no sensor has a thousandth of its pixels far below black
     if cell.shape == (6, 6) and np.quantile(raw.data, 0.001) < 0.75 * cell.min():
@@ -170,10 +184,24 @@ def _offset(raw: _Decoded, tags: dict[str, Any]) -> tuple[Param, tuple[str, ...]
     return _level(cell), ()
 
 
+def _visible(cell: Array, raw: _Decoded, tags: dict[str, Any]) -> Array:
+    """A DNG's cell, which starts with its active area, as of the data's first pixel: LibRaw begins Bayer areas at even rows."""
+    origin = tags.get("ActiveArea", (*raw.margins, 0, 0))
+    return np.roll(cell, (int(origin[0]) - raw.margins[0], int(origin[1]) - raw.margins[1]), axis=(0, 1))
+
+
+def _per_plane(raw: _Decoded, levels: Any) -> Param | None:
+    """Levels (C, 1, 1) of demosaicked colours, where each has one and they differ."""
+    found = np.atleast_1d(np.asarray(levels, dtype=np.float64))
+    differ = raw.data.ndim == 3 and found.shape == raw.data.shape[:1] and np.ptp(found) > 0
+    return found[:, None, None] if differ else None
+
+
 def _saturation(raw: _Decoded, tags: dict[str, Any]) -> Param:
     """White level [ADU]: a DNG's WhiteLevel, else the camera's own limit per channel, else LibRaw's."""
     if "DNGVersion" in tags and "WhiteLevel" in tags:
-        return float(np.min(tags["WhiteLevel"]))
+        planes = _per_plane(raw, tags["WhiteLevel"])
+        return float(np.min(tags["WhiteLevel"])) if planes is None else planes
     return _level(np.array(raw.white[:1]) if raw.cell is None else np.take(raw.white, raw.cell))
 
 
@@ -182,18 +210,21 @@ def _setting(iso: Any) -> str | None:
     return f"ISO {value:g}" if value else None
 
 
-def _balance(gains: tuple[float, ...], letters: str, order: list[int]) -> tuple[float, ...] | None:
+def _balance(gains: tuple[float, ...], letters: str, order: list[int], tags: dict[str, Any]) -> tuple[float, ...] | None:
+    """Multipliers over green's; None where one is no positive number (LibRaw makes 1 of a DNG's n/0)."""
     found = [gains[i] for i in order]
-    if not found or min(found) <= 0:
+    stated = np.asarray(tags.get("AsShotNeutral", ()), dtype=np.float64)
+    if not found or not (np.all(np.isfinite(stated)) and all(0 < g < np.inf for g in found)):
         return None
     green = gains[letters.index("G")] if "G" in letters else min(found)
     return tuple(g / green for g in found)
 
 
 def _matrix(matrix: Array, order: list[int], tags: dict[str, Any]) -> tuple[tuple[float, ...], ...] | None:
-    rows = matrix[order] if order else matrix[:0]
-    if not np.any(rows):
+    rows, planes = matrix[order] if order else matrix[:0], bytes(tags.get("CFAPlaneColor", b""))
+    if not np.any(rows) or planes != bytes(sorted(planes)):  # LibRaw leaves balance in the order of the planes, not this
         stated = exif.color_matrix(tags)
+        stated = stated if stated is None or len(stated) < len(order) else stated[order]
         rows = stated if stated is not None and len(stated) == len(order) else rows
     return tuple(tuple(float(v) for v in row) for row in rows) if np.any(rows) else None
 

@@ -174,7 +174,14 @@ def _bars(out: Array, samples: Array, lost: Array, mosaic: Mosaic, code: Encodin
 
 
 def _told(frame: Frame, params: dict[str, Any], light: Array, bars: Array | None) -> Frame:
-    observation = replace(frame.observation, offset=None, saturation=_least(frame.observation.saturation))
+    seen, colors = frame.observation, frame.geometry.colors if isinstance(frame.geometry, Mosaic) else "RGB"
+    observation = replace(
+        seen,
+        offset=None,
+        saturation=_least(seen.saturation),
+        white_balance=_as_rgb(seen.white_balance, colors),
+        color_matrix=_as_rgb(seen.color_matrix, colors),
+    )
     return frame.then(
         "restore.demosaic",
         params,
@@ -186,6 +193,11 @@ def _told(frame: Frame, params: dict[str, Any], light: Array, bars: Array | None
         psf=None,
         observation=observation,
     )
+
+
+def _as_rgb(values: Any, colors: str) -> Any:
+    """What the observation states of each colour of the mosaic, in the order of the planes."""
+    return values if values is None or len(values) != len(colors) else tuple(values[colors.index(c)] for c in "RGB")
 
 
 def _least(level: Any) -> float | None:
@@ -202,6 +214,8 @@ def _rgb(frame: Frame) -> Mosaic:
     used = {mosaic.colors[i] for row in mosaic.pattern for i in row}
     if used != set("RGB"):
         raise FrameError(f"restore.demosaic: a mosaic of colours {''.join(sorted(used))}, expected R, G and B")
+    if frame.shape[0] < mosaic.period[0] or frame.shape[1] < mosaic.period[1]:
+        raise FrameError(f"restore.demosaic: {frame.shape} px is smaller than the mosaic's period {mosaic.period}; crop less")
     pattern = tuple(tuple("RGB".index(mosaic.colors[i]) for i in row) for row in mosaic.pattern)
     return Mosaic(pattern, mosaic.phase, "RGB")
 
