@@ -164,6 +164,17 @@ def test_pixels_noisier_than_their_surroundings_count_less() -> None:
     assert abs(np.mean(out.data) - 50) < 0.1
 
 
+@pytest.mark.parametrize("name", ["a", "b", "c", "d"])
+def test_a_pixel_unlike_its_surroundings_leaves_no_square_around_it(name: str) -> None:
+    parts = {"a": 1.0, "b": 30.0, "c": 4e-6, "d": 2.5}
+    odd = np.full((90, 90), parts[name])
+    odd[45, 45] *= 300
+    sky = Frame(np.full((90, 90), 40, np.float32), "YX", Unit.ELECTRON, Noise(**{**parts, name: odd}))
+    out = np.asarray(denoise(sky, model=empty()).data)
+    plain = np.asarray(denoise(sky.replace(noise=Noise(**parts)), model=empty()).data)
+    np.testing.assert_allclose(out, plain, rtol=1e-4)
+
+
 def test_what_happens_to_the_rest_of_the_frame() -> None:
     noise = Noise(np.array([1.0, 2.0]).reshape(2, 1, 1), 4.0)
     truth = np.stack([scene(), 2 * scene()])

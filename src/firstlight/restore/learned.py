@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import median_filter, uniform_filter
 from torch import nn
 
 from firstlight import model_file
@@ -20,7 +20,7 @@ from firstlight.errors import FrameError, ModelError
 from firstlight.frame import Frame
 from firstlight.inference import predict, ready
 from firstlight.model_file import Model
-from firstlight.noise import Noise, Unmodelled, spread
+from firstlight.noise import Noise, Param, Unmodelled, spread
 from firstlight.restore.error_bars import calibrated
 from firstlight.restore.means import HUGE, _least, _plane, _plane_noise, _trusted
 from firstlight.restore.symmetries import averaged
@@ -29,7 +29,8 @@ __all__ = ["denoise", "halo", "multiple", "samples"]
 
 Array = NDArray[Any]
 NEAR, FAR = 9, 33  # px, windows that holes are filled from: the mean of what is trusted in the nearer, else in the farther
-REACH = 2 * (FAR // 2) + NEAR // 2  # px: FAR twice, at pixels whose noise is averaged over NEAR
+REACH = 2 * (FAR // 2) + 2 * (NEAR // 2)  # px: FAR twice, at pixels whose noise is averaged over NEAR, around medians of NEAR
+LIKE = 0.95  # relative distance to the local median within which a noise parameter counts
 LEAST = 1e-7  # of a window's mean weight, below which it holds none
 BAND = 1 << 18  # px decoded at once: what is double precision stays in the cache
 
@@ -57,7 +58,8 @@ def denoise(
     log-variance corrected by the model's table where it has one (`error_bars`).
 
     Where noise parameters differ from pixel to pixel (sCMOS maps, flat-fielded data), offsets are removed pixel by pixel and
-    the other parameters averaged over 9 x 9 px before stabilising, so that equal light has equal values locally; a pixel
+    the other parameters averaged over 9 x 9 px (less what is far from their median) before stabilising, so that equal light
+    has equal values locally; a pixel
     whose own variance is k > 1 times what it is stabilised with is drawn to the mean of its surroundings, m + (y - m) /
     sqrt(k), so that its noise is 1. That assumes that equal light gives equal values: flat-field first.
 
@@ -298,17 +300,29 @@ def _moments(x: Array, level: float, model: Model, net: nn.Module) -> tuple[Arra
 
 
 def _even_noise(noise: Noise) -> Noise:
-    """Signal noise whose maps are averaged locally: harmonic means, so that a few noisy pixels do not set the scale."""
-    if all(isinstance(p, float) for p in (noise.a, noise.b, noise.c, noise.d)):
+    """Signal noise, d within b, maps averaged locally over pixels like their surroundings: harmonic for the variances."""
+    own = (noise.a, noise.b, noise.c, noise.d)
+    if all(isinstance(p, float) for p in own):
         return Noise(noise.a, noise.b, 0.0, noise.c, noise.d)
-    a, c, d = (p if isinstance(p, float) else _mean(p) for p in (noise.a, noise.c, noise.d))
-    least = 0.375 * np.square(noise.a) + noise.b  # the variance that stabilises zero signal
-    b = least if isinstance(least, float) or np.min(least) <= 0 else 1 / _mean(1 / least)
-    return Noise(a, np.maximum(b - 0.375 * np.square(a), 0), 0.0, c, d)
+    a, c = _typical(noise.a), _typical(noise.c)
+    least = 0.375 * np.square(noise.a) + noise.b + noise.d  # the variance that stabilises zero signal
+    return Noise(a, np.maximum(_typical(least, -1) - 0.375 * np.square(a), 0), 0.0, c)
 
 
-def _mean(values: Array) -> Array:
-    return np.asarray(uniform_filter(values, NEAR, mode="nearest"))
+def _typical(values: Param, power: int = 1) -> Param:
+    """The mean (power -1: harmonic) over NEAR px of those within LIKE of their local median, which stays where none is.
+
+    All others are left out: z of equal light would step at the edges of the window around a hot or dead pixel, and the
+    estimate, smooth in z, would show the window.
+    """
+    if np.ndim(values) == 0:
+        return values
+    middle = median_filter(median_filter(values, (NEAR, 1), mode="nearest"), (1, NEAR), mode="nearest")
+    like = (np.abs(values - middle) < LIKE * np.abs(middle)).astype(np.result_type(values, np.float32))
+    total = uniform_filter(like, NEAR, mode="nearest")
+    terms = np.power(values, power, out=np.zeros_like(like), where=like > 0)
+    mean = np.divide(uniform_filter(terms, NEAR, mode="nearest"), total, out=np.ones_like(like), where=total > LEAST)
+    return np.asarray(np.where(total > LEAST, np.power(mean, power), middle))
 
 
 def _even(signal: Array, good: Array, noise: Noise, soft: Noise) -> Array:
