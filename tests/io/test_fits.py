@@ -343,6 +343,17 @@ def test_sky_is_celestial_only_and_survives_a_crop(tmp_path: Path) -> None:
     assert "CRPIX1" not in fits.getheader(gone)
 
 
+def test_a_sky_with_a_card_that_cannot_be_read_is_left_out_aloud(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.fits", counts(), **WCS_CARDS)
+    raw = path.read_bytes()
+    at = raw.index(b"CRVAL2  = ")
+    path.write_bytes(raw[: at + 10] + b"2.0 3,4 oh'".ljust(70) + raw[at + 80 :])
+    with pytest.warns(UserWarning, match="CRVAL2 cannot be read"):
+        frame = io.read(path)
+    assert frame.geometry is None
+    np.testing.assert_array_equal(frame.data, counts())
+
+
 @pytest.mark.parametrize(
     ("ctype", "dtype", "axes"),
     [

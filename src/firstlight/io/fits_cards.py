@@ -13,6 +13,7 @@ One keyword has several meanings, and these are the readings taken:
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -246,7 +247,10 @@ def observation(header: Any, kind: Unit, facts: dict[str, Any]) -> dict[str, Any
 
 
 def sky(header: Any) -> Sky | None:
-    """The world coordinates of a celestial header, alternates and SIP or PV distortions included; None for any other."""
+    """The world coordinates of a celestial header, alternates and SIP or PV distortions included; None for any other.
+
+    None too, with a UserWarning that names it, where one of their cards cannot be read: the rest would tell another sky.
+    """
     kinds = [text(header, f"CTYPE{i}") or "" for i in (1, 2)]
     if not all(_CELESTIAL.match(k) for k in kinds):
         return None
@@ -256,6 +260,9 @@ def sky(header: Any) -> Sky | None:
             try:
                 cards.append((card.keyword, card.value))
             except Exception:
+                warnings.warn(
+                    f"{card.keyword} cannot be read: the sky's coordinates are left out; mend that card", stacklevel=2
+                )
                 return None
     return Sky(tuple(cards))
 
