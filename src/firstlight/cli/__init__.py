@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from firstlight import __version__
+from firstlight.cli.develop import develop
 from firstlight.cli.evaluate import analyze, convert, detections, evaluate, preview, whole
 from firstlight.cli.manifest import manifest, patches, qc, split
 from firstlight.cli.mosaics import compare, dataset, sharpness, torture, training
@@ -41,7 +42,7 @@ app.command(training)
 app.command(dataset)
 for command in (check, run, center, sources, manifest, patches, split, qc):
     app.command(command)
-for door in (convert, whole, preview, evaluate, detections, analyze, torture, sharpness, compare):
+for door in (develop, convert, whole, preview, evaluate, detections, analyze, torture, sharpness, compare):
     app.command(door)
 
 

@@ -23,7 +23,7 @@ from firstlight.box import Box
 from firstlight.errors import FrameError, ReadError, WriteError
 from firstlight.frame import Frame, Unit
 from firstlight.geometry import Mosaic
-from firstlight.io import describe, exif_write, icc
+from firstlight.io import describe, exif, exif_write, icc
 from firstlight.io.exif_write import rationals
 from firstlight.io.partial import Partial
 from firstlight.io.storage import blocks
@@ -275,10 +275,11 @@ def _colour(like: Frame, colors: int) -> tuple[Any, Any]:
 
 
 def _baseline(like: Frame, full: float) -> list[Tag]:
-    """BaselineExposure [EV] that shows 1 of linear Rec.2020 as white where the stored range ends at `full`."""
-    if like.unit != Unit.REC2020 or full <= 0:
-        return []
-    return [(50730, SRATIONAL, 1, rationals(np.log2(full)), True)]
+    """BaselineExposure [EV]: shows 1 of linear Rec.2020 as white where the stored range ends at `full`; else the file's own."""
+    if like.unit == Unit.REC2020:
+        return [(50730, SRATIONAL, 1, rationals(np.log2(full)), True)] if full > 0 else []
+    stated = exif.number((getattr(like.observation.header, "tags", None) or {}).get("BaselineExposure"))
+    return [(50730, SRATIONAL, 1, rationals(stated), True)] if stated else []
 
 
 def _fitting(value: Any, default: Any) -> Any:

@@ -110,6 +110,7 @@ def _estimated(
     data, lost = _filled(frame, mosaic)
     if params["method"] == "net":
         found, name = _model(model, mosaic)
+        _balanced_as(found, frame)
         params |= {"model": name, "weights": found.digest()}
         code, noisy = _own_light(found, code), noisy and _is_packed(found)
     samples = _encoded(code, data, mosaic, noisy)
@@ -267,6 +268,16 @@ def _learned(samples: Array, mosaic: Mosaic, sigma: Sigma, model: Model, bf16: b
 def _is_packed(model: Model) -> bool:
     """Whether it is ours, which takes noise off; the documented U-Net knows none."""
     return bool(model.card["net"]["name"] == "packed")
+
+
+def _balanced_as(model: Model, frame: Frame) -> None:
+    """Raises ModelError for a balanced frame where the model learned on mosaics that were not, as profile documented's did."""
+    balanced = any(record.step == "calibrate.white_balance" for record in frame.history)
+    if balanced and not model.scaling.get("balanced", True):
+        raise ModelError(
+            "restore.demosaic: this model learned on mosaics without white balance (profile documented), the frame has it; "
+            "take `develop --profile documented`, or give the frame before calibrate.white_balance and balance its colours"
+        )
 
 
 def _own_light(model: Model, code: Encoding) -> Encoding:
