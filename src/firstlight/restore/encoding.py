@@ -130,8 +130,8 @@ def encoding(frame: Frame, mosaic: Mosaic) -> Encoding:
 def _by_color(value: Any, mosaic: Mosaic, shape: tuple[int, ...]) -> Array:
     if np.ndim(value) == 0:
         return np.full(3, float(value))
-    if max(value.shape) <= CELL:  # of a cell, whole periods say it all
-        shape = tuple(min(n, lcm(*range(1, CELL + 1))) for n in shape)
+    if max(value.shape) <= min(CELL, *shape):  # of a cell one whole period says it all, to the last bit for any frame
+        shape = tuple(lcm(n, p) for n, p in zip(value.shape, mosaic.period, strict=True))
     value = np.broadcast_to(spread(value, shape), shape)
     color = mosaic.at((shape[0], shape[1]))
     return np.array([np.mean(value[color == k]) for k in range(3)])
