@@ -11,6 +11,7 @@ import pytest
 from firstlight import io, model_file
 from firstlight.cli import main
 from firstlight.cli.mosaics import demosaic
+from firstlight.cli.train import Run
 from firstlight.frame import Frame, Observation, Unit
 from firstlight.geometry import BAYER, Mosaic
 from firstlight.noise import Unmodelled
@@ -18,9 +19,11 @@ from firstlight.train import Learning
 
 
 def test_the_flags_are_the_options_with_their_defaults() -> None:
-    parameters = {n: p.default for n, p in inspect.signature(demosaic).parameters.items() if n not in ("data", "out", "json")}
+    parameters = {
+        n: p.default for n, p in inspect.signature(demosaic).parameters.items() if n not in ("data", "out", "run", "json")
+    }
     lists = {"mix": (), "shrink": (1,)}
-    assert {f.name: f.default for f in fields(Learning)} == {k: lists.get(k, v) for k, v in parameters.items()}
+    assert {f.name: f.default for f in fields(Learning)} == {k: lists.get(k, v) for k, v in parameters.items()} | vars(Run())
 
 
 def test_from_raw_files_and_torture_to_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

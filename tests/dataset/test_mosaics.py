@@ -128,6 +128,8 @@ def test_full_size_keeps_pairs(raws: Path, tmp_path: Path) -> None:
     assert kept.with_suffix(".jpg").read_bytes() == b"a picture"
     assert "without a JPEG" in rows[1]["summary"]  # neither beside it nor in it
     assert not list((tmp_path / "set").glob("*.npy"))
+    meta = json.loads(kept.with_name("103_FUJI_DSCF0001_meta.json").read_text())
+    assert meta["balanced"] is None  # the JPEG is, the raw file is not: `train demosaic` must not warn of the JPEG
 
 
 def test_profile_documented_warns_and_is_not_balanced(raws: Path, tmp_path: Path) -> None:
@@ -176,6 +178,17 @@ def test_files_of_another_machine_come_by_scp_and_do_not_stay(
     build_mosaics(["nas:103_FUJI/DSCF0001.dng"], tmp_path / "set2")
     build_mosaics(["nas:103_FUJI/DSCF0001.dng"], tmp_path / "set2")
     assert len(log.read_text().splitlines()) == 1  # what is finished is not fetched again
+
+
+@pytest.mark.parametrize("ending", ["txt", "json"])
+def test_a_list_of_the_sharpest_says_what_is_built(raws: Path, tmp_path: Path, ending: str) -> None:
+    chosen = raws / "104_FUJI" / "DSCF0001.dng"
+    path = tmp_path / f"s_top1.{ending}"
+    path.write_text(f"{chosen}\n" if ending == "txt" else json.dumps([str(chosen)]))
+    assert [Path(i.source) for i in listed([str(path)], tmp_path / "kept")] == [chosen]
+    path.write_text("\n" if ending == "txt" else "{}")
+    with pytest.raises(ReadError, match="no file ends in" if ending == "txt" else "expected a list"):
+        listed([str(path)], tmp_path / "kept")
 
 
 def test_what_scp_cannot_bring_is_one_line(raws: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

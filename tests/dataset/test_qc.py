@@ -150,7 +150,7 @@ def test_a_near_copy_in_two_splits_is_a_leak(tmp_path: Path) -> None:
     assert {leak.kind for leak in found.audit.leaks} == {"near-duplicate"}
 
 
-def test_the_loader(whole: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_loader(whole: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["qc", "--patches", str(whole[0]), "--splits", str(whole[1]), "--loader", "--batch", "4", "--json"]
     assert main(arguments) == 0
     told = json.loads(capsys.readouterr().out)["splits"]
@@ -161,6 +161,12 @@ def test_the_loader(whole: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
         assert said["shape"] in ([4, c, 64, 64] for c in {r.channels for r in mine})
         assert said["dtype"] == "float32"
         assert said["finite"]
+    ids = json.loads(whole[1].read_text())
+    moved = ids["train"][0]
+    elsewhere = {**ids, "train": ids["train"][1:], "test": [*ids["test"], moved]}
+    (tmp_path / "other.json").write_text(json.dumps(elsewhere))
+    assert main([*arguments[:4], str(tmp_path / "other.json"), "--loader"]) == 2
+    assert f"its image {moved} is in test" in capsys.readouterr().err
     bad = next(r for r in rows if r.channels == 1)
     np.save(bad.path, np.full((64, 64), np.nan, np.float32))
     dataset.write_patches(whole[0], [r for r in rows if r.parent_id == bad.parent_id], split=True)

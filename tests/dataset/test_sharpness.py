@@ -1,6 +1,7 @@
 """Sharpness: blur lowers the score, tables of both kinds hold the same, unchanged files are not read again."""
 
 import csv
+import json
 import sqlite3
 import sys
 from contextlib import closing
@@ -61,6 +62,20 @@ def test_tables_of_both_kinds_and_lists_of_whole_paths(folder: Path, tmp_path: P
     assert len((tmp_path / "s_top2.txt").read_text().splitlines()) == 2
 
 
+def test_document_4s_database_and_its_lists(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = sharpness(folder, tmp_path / "s.json", top=[2])
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert list(scores) == ["103/sharp.png", "soft.png", "103/softest.png"]  # {"folder/filename": score}
+    assert list(scores.values()) == [r["score"] for r in rows]
+    top = json.loads((tmp_path / "s_top2.json").read_text())
+    assert top == [str((folder / name).resolve()) for name in list(scores)[:2]]
+    monkeypatch.setattr(io, "read", lambda path: pytest.fail(f"{path} is read again"))
+    assert sharpness(folder, tmp_path / "s.json") == [{**r, "output": str(tmp_path / "s.json")} for r in rows]
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ReadError, match="not beside it"):
+        sharpness(folder, tmp_path / "other.json")
+
+
 def test_only_what_changed_is_read_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "s.csv"
     sharpness(folder, out)
@@ -98,7 +113,7 @@ def test_bad_files_are_told_and_others_tables_are_left_alone(folder: Path, tmp_p
     for name in ("other.csv", "other.sqlite"):
         with pytest.raises(ReadError, match="no table"):
             sharpness(folder, tmp_path / name)
-    with pytest.raises(WriteError, match=r"\.csv or \.sqlite"):
+    with pytest.raises(WriteError, match=r"\.csv, \.sqlite or \.json"):
         sharpness(folder, tmp_path / "s.txt")
     with pytest.raises(ReadError, match="no such folder"):
         sharpness(tmp_path / "none", tmp_path / "s.csv")

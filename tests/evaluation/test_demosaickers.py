@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from firstlight import io, model_file
+from firstlight.dataset.mosaics import linear
 from firstlight.errors import FrameError, ModelError
-from firstlight.evaluation.demosaickers import compare_demosaickers, psnr
+from firstlight.evaluation.demosaickers import _learned, compare_demosaickers, psnr
 from firstlight.frame import Frame, Observation, Unit
 from firstlight.geometry import BAYER, XTRANS, Mosaic
-from firstlight.noise import Unmodelled
+from firstlight.noise import Noise, Unmodelled
 from firstlight.restore import lmmse
 
 
@@ -56,6 +57,31 @@ def test_raw_files_have_no_figure(tmp_path: Path) -> None:
     rows = compare_demosaickers([path], [tmp_path / "a.dng"], tmp_path / "out", side=32)
     assert cv2.imread(str(tmp_path / "out" / "a.png")).shape == (32, 96, 3)
     assert [r["psnr"] for r in rows] == [None] * 3
+
+
+def test_a_network_of_profile_documented_stands_beside_ours(tmp_path: Path) -> None:
+    seen = Observation(offset=64.0, saturation=4064.0, white_balance=(2.0, 1.0, 1.5))
+    flat = np.array([500, 1000, 2000 / 3])[Mosaic(XTRANS).at((48, 48))]  # grey 0.25 once it is balanced
+    frame = Frame((64 + flat).round().astype(np.uint16), "YX", Unit.ADU, Unmodelled("none"), geometry=Mosaic(XTRANS))
+    frame = frame.replace(observation=seen)
+    made: list[np.ndarray] = []
+
+    class Samples(torch.nn.Module):
+        multiple, halo = 16, 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made.append(np.unique(x[:, 0].numpy().round(3)))
+            return x[:, :1].expand(-1, 3, -1, -1)
+
+    scaling = {"domain": "mosaic", "prefilter": "zero", "pattern": [list(r) for r in XTRANS]}
+    scaling |= {"light": "linear", "balanced": False}
+    own = model_file.new("mosaic-unet", {"base": 1}, scaling=scaling)
+    own.net.forward = Samples().forward  # type: ignore[method-assign]
+    light = linear(frame).replace(noise=Noise(0.0, 0.0))
+    found = _learned(frame, light, own)
+    assert set(np.concatenate(made).astype(float).round(3)) <= {0.0, 0.125, 0.25, 0.167}  # it sees the mosaic without balance
+    np.testing.assert_allclose(found[0] / found[1], 2.0, rtol=1e-5)  # and its colours are balanced
+    np.testing.assert_allclose(found[2] / found[1], 1.5, rtol=1e-5)
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from firstlight import Noise, Unit, io, measure
+from firstlight import Noise, Unit, io, measure, model_file
 from firstlight.evaluation import field as fields
 from firstlight.evaluation.images import Given, named_model
 from firstlight.evaluation.stars import Counts
@@ -141,8 +141,12 @@ def test_analysis(cli: Any, stars: tuple[Path, Path], tmp_path: Path, monkeypatc
     assert (code, seen) == (0, [(tmp_path / "an" / "light.html").as_uri()])
 
 
-def test_analysis_of_a_picture(cli: Any, colour: Path, rgb_model: Path, tmp_path: Path) -> None:
-    code, _, err = cli("analyze", colour, "-o", tmp_path / "no")
+def test_analysis_of_a_picture(
+    cli: Any, colour: Path, rgb_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(model_file, "load", lambda path: pytest.fail("a model is loaded for an image that is refused"))
+        code, _, err = cli("analyze", colour, "-o", tmp_path / "no")
     assert code == 2
     assert "--detector" in err
     assert "--model" in err

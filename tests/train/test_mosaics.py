@@ -79,18 +79,29 @@ def test_mixes_are_named_with_their_share(tmp_path: Path) -> None:
     write_torture(tmp_path / "t.npz", count=12, side=32)
     found = mixes([f"{tmp_path / 't.npz'}:0.1"], 32)
     assert [(len(p.pictures), share) for p, share in found.values()] == [(11, 0.1)]
-    for text in ("t.npz", "t.npz:2", "t.npz:x", ":0.1"):
+    (plain,) = mixes([str(tmp_path / "t.npz")], 32).values()
+    assert plain[1] == 0.1  # document 4: 90 % real, 10 % synthetic
+    for texts in (["t.npz:2"], ["t.npz:0"], [":0.1"], [f"{tmp_path / 't.npz'}:0.1", f"{tmp_path / 't.npz'}:0.2"]):
         with pytest.raises(FrameError, match="PATH:SHARE"):
+            mixes(texts, 32)
+    for text in (f"{tmp_path}/u.npz:0.5", f"{tmp_path}/u.npz", f"{tmp_path / 't.npz'}:x"):
+        with pytest.raises(ReadError, match="no such file"):
             mixes([text], 32)
-    with pytest.raises(ReadError, match="no such file"):
-        mixes([f"{tmp_path}/u.npz:0.5"], 32)
 
 
 def test_a_tenth_is_mixed_in() -> None:
     batches = MosaicBatches(flat(0.2), XTRANS, Light(None), side=16, batch=40, mix={"t": (flat(0.8), 0.1)})
-    marks = torch.cat([batches(k).target[:, 0, 0, 0] for k in range(50)])  # type: ignore[index]
-    share = float((marks > 0.3).float().mean())
-    assert abs(share - 0.1) < 4 * (0.1 * 0.9 / 2000) ** 0.5
+    marks = torch.stack([batches(k).target[:, 0, 0, 0] for k in range(50)]) > 0.3  # type: ignore[index]
+    assert marks.sum(1).tolist() == [4] * 50  # of every batch, not on average
+    several = MosaicBatches(
+        flat(0.1), XTRANS, Light(None), side=16, batch=12, mix={"t": (flat(0.5), 0.1), "u": (flat(0.9), 0.2)}
+    )
+    found = torch.stack([several(k).target[:, 0, 0, 0] for k in range(200)])  # type: ignore[index]
+    for low, high, share in ((0.3, 0.7, 0.1), (0.7, 1.1, 0.2)):
+        own = ((found > float(light_of(torch.tensor(low)))) & (found <= float(light_of(torch.tensor(high))))).sum(1)
+        assert own.min() >= int(12 * share)
+        assert own.max() <= int(12 * share) + 1
+        assert abs(float(own.float().mean()) - 12 * share) < 4 * 0.5 / 200**0.5
     with pytest.raises(FrameError, match="shares"):
         MosaicBatches(flat(0.2), XTRANS, Light(None), mix={"t": (flat(0.8), 0.6), "u": (flat(0.8), 0.4)})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,56 @@ Images = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=
 Open = Annotated[bool | None, Parameter(name="--open", negative="--no-open")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a file does not say of itself.
+
+    Parameters
+    ----------
+    detector
+        A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
+    unit
+        What the numbers are, where the file does not say ("adu" for a picture that holds raw counts).
+    ext
+        One of several images in the file.
+    assume_white
+        Go on where neighbouring pixels' noise correlates.
+    """
+
+    detector: str | None = None
+    unit: str | None = None
+    ext: str | None = None
+    assume_white: Switch = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a network is judged on.
+
+    Parameters
+    ----------
+    patches
+        patches_splits.csv: its parents are judged, in place of FILES.
+    catalogue
+        True places of stars (columns y, x); else stars of known flux are injected.
+    split
+        Which split of the patches.
+    max_parents
+        How many images at most.
+    fwhm
+        Width of a star [px].
+    seed
+        Of the injected stars.
+    """
+
+    patches: Path | None = None
+    catalogue: Path | None = None
+    split: str = "test"
+    max_parents: int = 20
+    fwhm: float = 3.0
+    seed: int = 0
+
+
 def whole(
     source: str,
     *,
@@ -26,11 +77,8 @@ def whole(
     out: Out,
     to: str | None = None,
     profile: Profile = "physical",
-    detector: str | None = None,
-    unit: str | None = None,
-    ext: str | None = None,
     memory: str = "1G",
-    assume_white: Switch = False,
+    reading: Annotated[Reading, Parameter(name="*")] = Reading(),
     json: Json = False,
 ) -> int:
     """A whole image through any trained network: by path, or by the id of a parent of patches.
@@ -49,21 +97,13 @@ def whole(
         Format of the output, as an extension.
     profile
         documented: tiles scaled each on its own and blended by cosines, as the documented pipeline does.
-    detector
-        A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
-    unit
-        What the numbers are, where the file does not say ("adu" for a picture that holds raw counts).
-    ext
-        One of several images in the file.
     memory
         What the image may take, 500M or 4G; a larger one is refused. The network's tiles come on top.
-    assume_white
-        Go on where neighbouring pixels' noise correlates.
     """
     from firstlight.evaluation import images
     from firstlight.evaluation import whole as work
 
-    given = images.Given(detector, unit, ext, profile, assume_white)
+    given = images.Given(profile=profile, **vars(reading))
     parent, found = images.chosen(source, patches), images.named_model(model)
     row = work.whole(parent, found, out, given=given, to=to, memory=size(memory))
     emit(row, json, lambda: f"{row['input']} -> {row['output']}  {row['summary']}")
@@ -135,21 +175,13 @@ def preview(
 def evaluate(
     files: Images = None,
     *,
-    patches: Path | None = None,
     model: str,
     out: Out,
     truth: Path | None = None,
-    catalogue: Path | None = None,
-    split: str = "test",
-    max_parents: int = 20,
-    fwhm: float = 3.0,
     threshold: float = 3.0,
-    seed: int = 0,
     profile: Profile = "physical",
-    detector: str | None = None,
-    unit: str | None = None,
-    ext: str | None = None,
-    assume_white: Switch = False,
+    judged: Annotated[Judged, Parameter(name="*")] = Judged(),
+    reading: Annotated[Reading, Parameter(name="*")] = Reading(),
     json: Json = False,
 ) -> int:
     """A network judged on whole images: metrics per image beside doing nothing and classical filters, and stars found.
@@ -158,49 +190,29 @@ def evaluate(
     ----------
     files
         Images, in place of --patches.
-    patches
-        patches_splits.csv: its parents are judged.
     model
         A model file, or universal.
     out
         Folder for tables and plots.
     truth
         A clean image, or a folder of them named as the parents. Without one there is no PSNR, but self-checks.
-    catalogue
-        True places of stars (columns y, x); else stars of known flux are injected.
-    split
-        Which split of the patches.
-    max_parents
-        How many images at most.
-    fwhm
-        Width of a star [px].
     threshold
         Of detection, in sigma of the sky before restoring, on every image the same.
-    seed
-        Of the injected stars.
     profile
         documented: against the noisy input, and its own detections as truth.
-    detector
-        A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
-    unit
-        What the numbers are, where the files do not say.
-    ext
-        One of several images in each file.
-    assume_white
-        Go on where neighbouring pixels' noise correlates.
     """
     from firstlight.evaluation import evaluate as work
     from firstlight.evaluation import images
 
-    given = images.Given(detector, unit, ext, profile, assume_white)
-    many = images.parents(patches, files or [], split=split, most=max_parents)
+    given = images.Given(profile=profile, **vars(reading))
+    many = images.parents(judged.patches, files or [], split=judged.split, most=judged.max_parents)
     options: dict[str, Any] = {
         "given": given,
         "truth": truth,
-        "listed": catalogue,
-        "fwhm": fwhm,
+        "listed": judged.catalogue,
+        "fwhm": judged.fwhm,
         "threshold": threshold,
-        "seed": seed,
+        "seed": judged.seed,
     }
     with progress(json) as tick:
         row = work.evaluate(many, images.named_model(model), out, tick=tick, **options)
@@ -211,20 +223,12 @@ def evaluate(
 def detections(
     files: Images = None,
     *,
-    patches: Path | None = None,
     model: str,
     out: Out,
     thresholds: str = "1.5..5.0",
-    catalogue: Path | None = None,
-    split: str = "test",
-    max_parents: int = 20,
-    fwhm: float = 3.0,
-    seed: int = 0,
     profile: Profile = "physical",
-    detector: str | None = None,
-    unit: str | None = None,
-    ext: str | None = None,
-    assume_white: Switch = False,
+    judged: Annotated[Judged, Parameter(name="*")] = Judged(),
+    reading: Annotated[Reading, Parameter(name="*")] = Reading(),
     json: Json = False,
 ) -> int:
     """Detection thresholds swept: precision, recall and F1 of stars before and after restoring.
@@ -233,46 +237,26 @@ def detections(
     ----------
     files
         Images, in place of --patches.
-    patches
-        patches_splits.csv: its parents are searched.
     model
         A model file, or universal.
     out
         Folder for tables and plots.
     thresholds
         In sigma of the sky before restoring: 1.5..5.0 (every 0.5), or 1.5,2,3.
-    catalogue
-        True places of stars (columns y, x); else stars of known flux are injected.
-    split
-        Which split of the patches.
-    max_parents
-        How many images at most.
-    fwhm
-        Width of a star [px].
-    seed
-        Of the injected stars.
     profile
         documented: what is found on the input counts as true.
-    detector
-        A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
-    unit
-        What the numbers are, where the files do not say.
-    ext
-        One of several images in each file.
-    assume_white
-        Go on where neighbouring pixels' noise correlates.
     """
     from firstlight.evaluation import detections as work
     from firstlight.evaluation import images, stars
 
-    given = images.Given(detector, unit, ext, profile, assume_white)
-    many = images.parents(patches, files or [], split=split, most=max_parents)
+    given = images.Given(profile=profile, **vars(reading))
+    many = images.parents(judged.patches, files or [], split=judged.split, most=judged.max_parents)
     options: dict[str, Any] = {
         "given": given,
         "thresholds": stars.levels(thresholds),
-        "listed": catalogue,
-        "fwhm": fwhm,
-        "seed": seed,
+        "listed": judged.catalogue,
+        "fwhm": judged.fwhm,
+        "seed": judged.seed,
     }
     with progress(json) as tick:
         row = work.detections(many, images.named_model(model), out, tick=tick, **options)
@@ -289,10 +273,7 @@ def analyze(
     fwhm: float = 3.0,
     threshold: float = 5.0,
     profile: Profile = "physical",
-    detector: str | None = None,
-    unit: str | None = None,
-    ext: str | None = None,
-    assume_white: Switch = False,
+    reading: Annotated[Reading, Parameter(name="*")] = Reading(),
     json: Json = False,
 ) -> int:
     """One image cleaned and looked at: side by side in the browser, stars found in both at one setting, a JSON report.
@@ -313,22 +294,13 @@ def analyze(
         Of detection, in sigma of the sky before cleaning, the same for both.
     profile
         documented: tiles scaled each on its own and blended by cosines.
-    detector
-        A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
-    unit
-        What the numbers are, where the file does not say ("adu" for a picture that holds raw counts).
-    ext
-        One of several images in the file.
-    assume_white
-        Go on where neighbouring pixels' noise correlates.
     """
     from firstlight.evaluation import analyze as work
     from firstlight.evaluation import images
 
-    given = images.Given(detector, unit, ext, profile, assume_white)
+    given = images.Given(profile=profile, **vars(reading))
     folder = Path(f"{image.stem}-analysis") if out is None else out
-    found = images.named_model(model)
-    report = work.analyze(image, found, folder, given=given, own=model is not None, fwhm=fwhm, threshold=threshold)
+    report = work.analyze(image, model, folder, given=given, fwhm=fwhm, threshold=threshold)
     emit(report, json, lambda: work.told(report))
     if open or (open is None and not json and sys.stdout.isatty() and sys.stdin.isatty()):
         import webbrowser

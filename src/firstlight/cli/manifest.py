@@ -208,7 +208,7 @@ def qc(
     if loader:
         from firstlight.train.loader import check_loader
 
-        read = check_loader(patches, batch=batch, batches=batches, workers=workers, seed=seed)
+        read = check_loader(patches, splits, batch=batch, batches=batches, workers=workers, seed=seed)
         emit(read.to_dict(), json, read.text)
         return 0 if read.passed else 1
     from firstlight import dataset

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from firstlight.cli.options import Json, Out, Switch
-from firstlight.cli.train import Choice, train
+from firstlight.cli.train import USUAL, Run, done, train
 from firstlight.errors import FrameError
 from firstlight.terminal import emit, emit_rows, lines, progress
 
@@ -40,8 +39,8 @@ def build(
     Parameters
     ----------
     paths
-        RAWS OUT: raw files, folders of them, or HOST:PATH, which the user's scp fetches, one at a time where it names a file;
-        last the folder for NAME.npy (Y, X, 3) float32 and NAME_meta.json.
+        RAWS OUT: raw files, folders of them, lists of `sharpness --top`, or HOST:PATH, which the user's scp fetches, one at a
+        time where it names a file; last the folder for NAME.npy (Y, X, 3) float32 and NAME_meta.json.
     shrink
         How many times.
     method
@@ -106,9 +105,9 @@ def sharpness(folder: Path, *, out: Out, top: Many = None, json: Json = False) -
     folder
         Raw files and pictures, in folders below it too.
     out
-        The table: .csv or .sqlite.
+        The table: .csv, .sqlite, or .json: {"folder/filename": score}, with the table as .csv beside it.
     top
-        For each number, a list of the whole paths of so many sharpest: NAME_topN.txt.
+        For each number, a list of the whole paths of so many sharpest: NAME_topN.txt, beside a .json NAME_topN.json.
     """
     from firstlight.dataset import sharpness as scored
 
@@ -126,24 +125,14 @@ def demosaic(
     cfa: Literal["xtrans", "bayer"] = "xtrans",
     width: int | None = None,
     depth: int = 8,
-    start: Path | None = None,
     mix: Mix = None,
     profile: Literal["physical", "documented"] = "physical",
     shrink: Many = None,
     noisy: float = 0.5,
-    budget: str = "60s",
     batch: int = 12,
     patch: int = 96,
     rate: float = 6e-4,
-    patience: int | None = None,
-    validations: int = 10,
-    seed: int = 0,
-    device: str = "cpu",
-    half: Choice = None,
-    resume: Switch = False,
-    log: Path | None = None,
-    preview: Path | None = None,
-    licence: str | None = None,
+    run: Annotated[Run, Parameter(name="*")] = USUAL,
     json: Json = False,
 ) -> int:
     """A demosaicker learned from linear pictures (mosaic-dataset, .npy), JPEG or PNG files (linearised), or a torture set.
@@ -162,42 +151,20 @@ def demosaic(
         Channels of the first level: 64.
     depth
         Blocks of the packed network.
-    start
-        A model file to train further.
     mix
-        PATH:SHARE, pictures to mix in: torture.npz:0.1 makes a tenth of the patches torture.
+        PATH:SHARE, pictures to mix in: torture.npz:0.1 makes a tenth of the patches torture; PATH alone is a tenth too.
     profile
         documented: linear light without white balance, as published, with a warning.
     shrink
-        Sizes to learn at besides the picture's own: 2 3 4; JPEG files lose their blocks so.
+        Sizes to learn at, 1 being the picture's own: with 2 3 4 JPEG files lose their blocks.
     noisy
         Share of steps with noise (packed).
-    budget
-        60s, 10m or 2h of processor time (on a GPU of its time), 500 steps, or 3 epochs.
     batch
         Patches a step.
     patch
         Side of a patch [px].
     rate
         Learning rate at the start of the cosine.
-    patience
-        End after so many validations without progress.
-    validations
-        How many, evenly over the budget.
-    seed
-        Of everything random.
-    device
-        cpu, cuda or cuda:1.
-    half
-        Compute in bfloat16; by default where the machine is faster so.
-    resume
-        Go on with a training that was interrupted.
-    log
-        A file of JSON lines, one a validation.
-    preview
-        A folder for a picture a validation: mosaic, estimate, truth.
-    licence
-        The licence of the data, for the model's card.
     """
     from firstlight import train as training
 
@@ -206,34 +173,16 @@ def demosaic(
         cfa=cfa,
         width=width,
         depth=depth,
-        start=start,
         mix=tuple(mix or ()),
         profile=profile,
         shrink=tuple(shrink or (1,)),
         noisy=noisy,
-        budget=budget,
         batch=batch,
         patch=patch,
         rate=rate,
-        patience=patience,
-        validations=validations,
-        seed=seed,
-        device=device,
-        half=half,
-        resume=resume,
-        log=log,
-        preview=preview,
-        licence=licence,
+        **vars(run),
     )
-    command = shlex.join(["firstlight", "train", "demosaic", data.name, *training.changed(options)])
-    try:
-        with progress(json) as tick:
-            row = training.learn_demosaic(data, out, options, tick, command)
-    except KeyboardInterrupt:
-        sys.stderr.write("firstlight: interrupted; go on from the checkpoint with --resume\n")
-        return 130
-    emit(row, json, lambda: training.told(row))
-    return 0
+    return done(["train", "demosaic", data.name], options, partial(training.learn_demosaic, data, out, options), json)
 
 
 def compare(

@@ -29,7 +29,7 @@ from firstlight.geometry import Mosaic
 from firstlight.noise import Noise
 from firstlight.restore import demosaic
 
-__all__ = ["Making", "build_mosaics", "linear", "picture", "shrunk"]
+__all__ = ["Making", "build_mosaics", "linear", "picture", "shrunk", "unbalanced"]
 
 Array = NDArray[Any]
 Tick = Callable[[int, int, str], None]
@@ -75,6 +75,8 @@ def build_mosaics(
     """
     if making.profile == "documented" and not making.full_size:
         warnings.warn(DOCUMENTED, UserWarning, stacklevel=2)
+    if out.exists() and not out.is_dir():
+        raise WriteError(f"{out}: is a file, expected a folder for the pictures")
     out.mkdir(parents=True, exist_ok=True)
     _same_settings(out, making)
     items, rows = listed(sources, out / KEPT), list[dict[str, Any]]()
@@ -98,6 +100,11 @@ def linear(frame: Frame) -> Frame:
     Negatives and values above 1 stay. Noise as far as the file states it. Raises FrameError for another frame, or where black
     level, white level or multipliers are unknown.
     """
+    return calibrate.white_balance(unbalanced(frame))
+
+
+def unbalanced(frame: Frame) -> Frame:
+    """`linear` before white balance: what models of profile documented learned from. Raises FrameError as it does."""
     if not isinstance(frame.geometry, Mosaic) or frame.axes != "YX":
         raise FrameError(f"mosaic-dataset: axes {frame.axes!r} without a mosaic of colours; expected a raw file of one image")
     if frame.observation.saturation is None:
@@ -107,14 +114,13 @@ def linear(frame: Frame) -> Frame:
     noise = flat.noise.scaled(1 / span) if isinstance(flat.noise, Noise) else flat.noise
     seen = flat.observation
     level = np.asarray(seen.saturation)[()] / span
-    one = flat.then(
+    return flat.then(
         "dataset.normalize",
         {"white": span},
         data=(np.asarray(flat.data) / span).astype(np.float32),
         noise=noise,
         observation=replace(seen, saturation=level if np.ndim(level) else float(level)),
     )
-    return calibrate.white_balance(one)
 
 
 def picture(frame: Frame, making: Making = PHYSICAL) -> Array:
@@ -156,7 +162,7 @@ def _teacher(path: Path, frame: Frame, shrink: int) -> Array:
                 output_bps=16,
             )
     except rawpy.LibRawError as error:
-        raise ReadError(f"{path}: LibRaw cannot demosaic it ({error}); is it complete?") from error
+        raise ReadError(f"{path}: LibRaw cannot demosaic it ({error}): damaged, or X-Trans of under 512 px a side") from error
     return (shrunk(np.moveaxis(found, -1, 0), shrink) - np.float32(black)) / np.float32(white - black)
 
 
@@ -205,7 +211,7 @@ def _meta(item: Item, frame: Frame, making: Making) -> dict[str, Any]:
         "black_level": np.asarray(seen.offset).tolist(),
         "white_level": np.asarray(seen.saturation).tolist(),
         "camera_wb": list(seen.white_balance or ()),
-        "balanced": making.profile == "physical" and not making.full_size,
+        "balanced": None if making.full_size else making.profile == "physical",
         "original_size": list(frame.shape),
         "pattern": [list(row) for row in mosaic.pattern],
         "phase": list(mosaic.phase),

@@ -126,25 +126,40 @@ def _check(name: str, bad: Bad, wrong: str, right: str) -> Check:
     return Check(name, not bad, wrong.format(n=len(bad)) if bad else right, said)
 
 
-def _splits(rows: Sequence[Patch], ids: Mapping[str, Sequence[str]]) -> list[Check]:
+def strays(rows: Sequence[Patch], ids: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What is wrong with patches, by id, that are in another split than their image in `ids`: {split: images}."""
+    where = _where(ids)
+    return {
+        p.patch_id: f"split {p.split or 'none'}, its image {p.parent_id} is in {' and '.join(where.get(p.parent_id, ['none']))}"
+        for p in rows
+        if where.get(p.parent_id) != [p.split]
+    }
+
+
+def _where(ids: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     where = defaultdict(list)
     for name, some in ids.items():
         for i in some:
             where[i].append(name)
+    return where
+
+
+def _splits(rows: Sequence[Patch], ids: Mapping[str, Sequence[str]]) -> list[Check]:
+    where = _where(ids)
     torn = {i: f"in {' and '.join(k)}" for i, k in where.items() if len(k) > 1}
     mine = defaultdict(set)
     for p in rows:
         mine[p.parent_id].add(p.split)
     torn |= {i: f"patches in {' and '.join(sorted(k))}" for i, k in mine.items() if len(k) > 1}
-    other = {
-        p.patch_id: f"split {p.split or 'none'}, its image {p.parent_id} is in {' and '.join(where.get(p.parent_id, ['none']))}"
-        for p in rows
-        if where.get(p.parent_id) != [p.split]
-    }
     uncut = {i: f"in {where[i][0]}, without patches" for i in sorted(set(where) - set(mine))}
     return [
         _check("parents", torn, "{n} images are in two splits", "every image is in one split"),
-        _check("agree", other, "{n} patches are not in the split of their image", "every patch is in the split of its image"),
+        _check(
+            "agree",
+            strays(rows, ids),
+            "{n} patches are not in the split of their image",
+            "every patch is in the split of its image",
+        ),
         _check("complete", uncut, "{n} images of splits.json have no patches", "every image of splits.json has patches"),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -38,11 +39,12 @@ def is_remote(text: str) -> bool:
 def listed(sources: Sequence[str], kept: Path, suffixes: Iterable[str] = RAWS) -> list[Item]:
     """The files of folders (searched through), files and HOST:PATH; folders and patterns of hosts are fetched below `kept`.
 
-    Files whose stems agree are named after their folders too. Raises ReadError where one is absent, or none is of `suffixes`.
+    A .txt (a line each) or .json (a list) stands for the sources in it, as `firstlight sharpness --top` writes them. Files
+    whose stems agree are named after their folders too. Raises ReadError where one is absent, or none is of `suffixes`.
     """
     wanted = frozenset(suffixes)
     found: list[tuple[str, Path | None]] = []
-    for source in sources:
+    for source in _written_out(sources):
         if is_remote(source):
             found += _there(source, kept, wanted)
         else:
@@ -50,6 +52,22 @@ def listed(sources: Sequence[str], kept: Path, suffixes: Iterable[str] = RAWS) -
     if not found:
         raise ReadError(f"{', '.join(sources)}: no file ends in {', '.join(sorted(wanted))}; name a folder that holds some")
     return _named(list(dict(found).items()))
+
+
+def _written_out(sources: Sequence[str]) -> Iterator[str]:
+    for source in sources:
+        path = Path(source)
+        if path.suffix.lower() not in (".txt", ".json") or not path.is_file():
+            yield source
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+            found = json.loads(text) if path.suffix.lower() == ".json" else [line.strip() for line in text.splitlines()]
+        except ValueError as error:
+            raise ReadError(f"{path}: no list of paths ({error}); expected one a line, or JSON") from error
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise ReadError(f"{path}: expected a list of paths, such as `firstlight sharpness --top` writes")
+        yield from filter(None, found)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io as text_io
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -60,18 +61,22 @@ def laplacian_variance(frame: Frame) -> float:
 
 
 def sharpness(folder: Path, out: Path, *, top: Sequence[int] = (), tick: Tick | None = None) -> list[dict[str, Any]]:
-    """Write the scores of every raw file and picture below `folder` to `out` (.csv or .sqlite), sharpest first; rows of files.
+    """Write the scores of every raw file and picture below `folder` to `out`, sharpest first; rows of files.
 
-    top: for each N, STEM_topN.txt beside it holds the whole paths of the N sharpest. Files that an earlier table holds
-    unchanged are not read again; the table is kept up to date, so that an interrupted run goes on. Files that cannot be read
+    out: .csv or .sqlite, a table; .json, {"folder/filename": score} with the table beside it as STEM.csv. top: for each N,
+    STEM_topN holds the whole paths of the N sharpest, as lines (.txt) or beside a .json as a list (.json). Files that an
+    earlier table holds unchanged are not read again; the table is kept up to date, so that an interrupted run goes on. Files that cannot be read
     have a row with "error". Raises ReadError, WriteError.
     """
-    if out.suffix not in SQLITE | {".csv"} or any(n < 1 for n in top):
-        raise WriteError(f"{out}, top {list(top)}: expected a name that ends in .csv or .sqlite, and positive numbers")
+    if out.suffix not in SQLITE | {".csv", ".json"} or any(n < 1 for n in top):
+        raise WriteError(f"{out}, top {list(top)}: expected a name that ends in .csv, .sqlite or .json, and positive numbers")
     if not folder.is_dir():
         raise ReadError(f"{folder}: no such folder; name one that holds raw files or pictures")
     paths = files_in(folder, RAWS | PICTURES)
-    before = {s.path: s for s in _read(out)}
+    table = out.with_suffix(".csv") if out.suffix == ".json" else out
+    if table != out and out.exists() and not table.exists():
+        raise ReadError(f"{out}: its table {table.name} is not beside it; name another file, or remove this one")
+    before = {s.path: s for s in _read(table)}
     found, failed = dict[str, Sharpness](), list[dict[str, Any]]()
     try:
         for i, path in enumerate(paths):
@@ -83,14 +88,19 @@ def sharpness(folder: Path, out: Path, *, top: Sequence[int] = (), tick: Tick | 
             except FirstlightError as error:
                 failed.append({"input": str(path), "error": " ".join(str(error).split())})
             if (i + 1) % EVERY == 0:
-                _write(out, {**before, **found}.values())
+                _write(table, {**before, **found}.values())
     except BaseException:
-        _write(out, {**before, **found}.values())
+        _write(table, {**before, **found}.values())
         raise
-    ranked = _write(out, found.values())
+    ranked = _write(table, found.values())
+    if table != out:
+        _write_json(out, {s.path: s.score for s in ranked})
     for n in top:
         lines = [str((folder / s.path).resolve()) for s in ranked[:n]]
-        write_text(out.with_name(f"{out.stem}_top{n}.txt"), "".join(f"{line}\n" for line in lines))
+        if table != out:
+            _write_json(out.with_name(f"{out.stem}_top{n}.json"), lines)
+        else:
+            write_text(out.with_name(f"{out.stem}_top{n}.txt"), "".join(f"{line}\n" for line in lines))
     rows = [{"input": str(folder / s.path), "output": str(out), "summary": f"{s.score:.4g}", "score": s.score} for s in ranked]
     return [*rows, *failed]
 
@@ -104,6 +114,10 @@ def _scored(path: Path, name: str, before: Sharpness | None) -> Sharpness:
     except FrameError as error:
         raise FrameError(f"{path}: {error}") from error
     return Sharpness(name, score, stat.st_size, stat.st_mtime_ns)
+
+
+def _write_json(out: Path, what: Any) -> None:
+    write_text(out, json.dumps(what, indent=1, allow_nan=False) + "\n")
 
 
 def _write(out: Path, rows: Any) -> list[Sharpness]:

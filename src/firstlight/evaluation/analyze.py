@@ -16,14 +16,13 @@ from firstlight import measure as mea
 from firstlight import outputs
 from firstlight.atomic import write_text
 from firstlight.errors import FrameError
-from firstlight.evaluation.images import Given, Parent, cleaned, goal_of, load, saved
+from firstlight.evaluation.images import Given, Parent, cleaned, goal_of, load, named_model, saved
 from firstlight.evaluation.quality import peak_of, quality
 from firstlight.evaluation.stars import Stars, background, find, fluxes, grey
 from firstlight.frame import Frame
 from firstlight.measure.match import match
 from firstlight.measure.pictures import data_uri, picture, residual_picture, stretch_of
 from firstlight.measure.report import _plain, verdict
-from firstlight.model_file import Model
 from firstlight.noise import Noise
 
 __all__ = ["analyze", "compared", "told", "words"]
@@ -41,18 +40,18 @@ NO_MODEL = (
 
 
 def analyze(
-    path: Path, model: Model, out: Path, *, given: Given, own: bool = True, fwhm: float = 3.0, threshold: float = 5.0
+    path: Path, model: str | None, out: Path, *, given: Given, fwhm: float = 3.0, threshold: float = 5.0
 ) -> dict[str, Any]:
     """Clean an image and write cleaned_NAME, NAME_report.json and NAME.html into the folder `out`; returns the report.
 
-    own: whether the user named the model; the shipped one refuses an image of unknown noise. Stars: DAOStarFinder with `fwhm`
+    model: a model file; None: the shipped one, which refuses an image of unknown noise. Stars: DAOStarFinder with `fwhm`
     [px] and `threshold` [sigma of the sky before] on both. Raises FrameError where the image is no plane or colour picture.
     """
     frame = load(Parent(outputs.stem(path), path), given)
-    if not own and not isinstance(frame.noise, Noise):
+    if model is None and not isinstance(frame.noise, Noise):
         raise FrameError(NO_MODEL.format(reason=frame.noise.reason))
     grey(frame)  # said before the work is done
-    restored = cleaned(frame, model, given)
+    restored = cleaned(frame, named_model(model), given)
     stem, goal = outputs.stem(path), goal_of(path, out, several=True)
     goal = goal.with_name(f"cleaned_{goal.name}")
     outputs.spare([goal], [path])

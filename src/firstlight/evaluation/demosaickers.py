@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from firstlight import io, model_file
 from firstlight.atomic import replacing, write_text
-from firstlight.dataset.mosaics import linear
+from firstlight.calibrate.balance import multipliers_of
+from firstlight.dataset.mosaics import linear, unbalanced
 from firstlight.errors import FrameError, ModelError, WriteError
 from firstlight.frame import Frame, Observation, Unit
 from firstlight.geometry import Mosaic, Pattern
@@ -47,9 +48,9 @@ def compare_demosaickers(
     for i, path in enumerate(images):
         if tick:
             tick(i, len(images), path.name)
-        frame, truth = _mosaicked(path, pattern)
+        raw, frame, truth = _mosaicked(path, pattern)
         found = {name: demosaic(frame, method=name).data for name in PLAIN}  # type: ignore[arg-type]
-        found |= {name: demosaic(frame, method="net", model=model).data for name, model in models.items()}
+        found |= {name: _learned(raw, frame, model) for name, model in models.items()}
         for name, colors in found.items():
             rows.append({"image": path.name, "method": name, "psnr": None if truth is None else psnr(colors, truth)})
         _draw(out / f"{path.stem}.png", [*found.values(), *([] if truth is None else [truth])], side, truth is None)
@@ -72,12 +73,21 @@ def _pattern(models: dict[str, Model]) -> Pattern:
     return tuple(tuple(row) for row in next(iter(models.values())).scaling["pattern"])
 
 
-def _mosaicked(path: Path, pattern: Pattern) -> tuple[Frame, Array | None]:
-    """A mosaic to work on, and its colours (3, Y, X) where they are known."""
+def _learned(raw: Frame, frame: Frame, model: Model) -> Array:
+    """A network's colours; one that learned without white balance sees raw files without, and its colours are balanced."""
+    if raw is frame or model.scaling.get("balanced", True):
+        return demosaic(frame, method="net", model=model).data
+    plain = unbalanced(raw).replace(noise=Noise(0.0, 0.0))
+    gains = np.asarray(multipliers_of(raw), dtype=np.float32)
+    return np.asarray(demosaic(plain, method="net", model=model).data * gains[:, None, None])
+
+
+def _mosaicked(path: Path, pattern: Pattern) -> tuple[Frame, Frame, Array | None]:
+    """What the file holds, a mosaic to work on (the same where it is a picture's), and its colours (3, Y, X) if known."""
     frame = io.read(path)
     if frame.unit is not Unit.DISPLAY:
         light = linear(frame)
-        return light.replace(noise=Noise(0.0, 0.0)), None
+        return frame, light.replace(noise=Noise(0.0, 0.0)), None
     if frame.axes != "CYX" or min(frame.shape[1:]) <= 2 * BORDER:
         raise FrameError(
             f"{path}: axes {frame.axes!r} of {frame.shape}; expected a colour picture of more than {2 * BORDER} px"
@@ -87,7 +97,8 @@ def _mosaicked(path: Path, pattern: Pattern) -> tuple[Frame, Array | None]:
     mosaic = Mosaic(pattern)
     samples = np.take_along_axis(truth, mosaic.at((truth.shape[1], truth.shape[2]))[None], axis=0)[0]
     seen = Observation(saturation=1.0)
-    return Frame(samples, "YX", Unit.ARBITRARY, Noise(0.0, 0.0), geometry=mosaic, observation=seen), truth
+    made = Frame(samples, "YX", Unit.ARBITRARY, Noise(0.0, 0.0), geometry=mosaic, observation=seen)
+    return made, made, truth
 
 
 def _draw(path: Path, colors: list[Array], side: int, light: bool) -> None:

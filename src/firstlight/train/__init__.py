@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 _NAMES = {
     "learn_demosaic": "demosaic",
-    "Learning": "demosaic",
+    "Learning": "options",
     "METHODS": "objectives",
     "Batch": "batches",
     "Batches": "batches",
@@ -53,11 +53,11 @@ if TYPE_CHECKING:
     from firstlight.train.adapt import finetune
     from firstlight.train.batches import Batch, Batches, Plane, Planes
     from firstlight.train.budget import Budget
-    from firstlight.train.demosaic import Learning, learn_demosaic
+    from firstlight.train.demosaic import learn_demosaic
     from firstlight.train.job import told, train
     from firstlight.train.loop import Fitted, fit
     from firstlight.train.objectives import METHODS
-    from firstlight.train.options import Options, changed
+    from firstlight.train.options import Learning, Options, changed
     from firstlight.train.sources import frames, tile_set
     from firstlight.train.validation import r2r_risk
 else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,14 @@ from firstlight.geometry import BAYER, XTRANS, Pattern
 from firstlight.model_file import Model
 from firstlight.restore import lmmse
 from firstlight.train.batches import Batch
-from firstlight.train.budget import budget
-from firstlight.train.job import checkpoint_for, figures_of
-from firstlight.train.loop import Fitted, fit
+from firstlight.train.job import checkpoint_for, learned
 from firstlight.train.mosaics import Light, MosaicBatches, masks
 from firstlight.train.objectives import Objective
-from firstlight.train.options import check_device
+from firstlight.train.options import Learning, check_device
 from firstlight.train.pictures import described, mixes, pool
-from firstlight.train.validation import Validation, objective_risk
+from firstlight.train.validation import objective_risk
 
-__all__ = ["PATTERNS", "Learning", "colours", "documented", "learn_demosaic", "packed"]
+__all__ = ["PATTERNS", "colours", "documented", "learn_demosaic", "packed"]
 
 Array = NDArray[Any]
 Tick = Callable[[int, int, str], None]
@@ -42,35 +40,6 @@ DOCUMENTED = (
     "colours of one camera alone; profile physical learns on encoded, balanced mosaics"
 )
 NORMALISED = "net unet has BatchNorm: fine-tuned on other pictures alone it forgets; --mix the ones it knows"
-
-
-@dataclass(frozen=True)
-class Learning:
-    """Options of a demosaicker's training, as the CLI's flags; net: "packed" (ours) or "unet" (document 4's); width: channels
-    of the first level, None: 64; mix: PATH:SHARE of what is mixed in."""
-
-    net: str = "packed"
-    cfa: str = "xtrans"
-    width: int | None = None
-    depth: int = 8
-    start: Path | None = None
-    mix: tuple[str, ...] = ()
-    profile: str = "physical"
-    shrink: tuple[int, ...] = (1,)
-    noisy: float = 0.5
-    budget: str = "60s"
-    batch: int = 12
-    patch: int = 96
-    rate: float = 6e-4
-    patience: int | None = None
-    validations: int = 10
-    seed: int = 0
-    device: str = "cpu"
-    half: bool | None = None
-    resume: bool = False
-    log: Path | None = None
-    preview: Path | None = None
-    licence: str | None = None
 
 
 DEFAULTS = Learning()
@@ -85,20 +54,34 @@ def learn_demosaic(
     cannot be used, ModelError for a model or checkpoint of another training, WriteError where one is in the way.
     """
     _check(options)
-    checkpoint = checkpoint_for(out, options.resume)
+    checkpoint_for(out, options.resume)  # said before the work is done
     _warn(options, described(data))
     learn, judge = _batches(data, options)
     model = _model(options, data, learn, command)
-    fitted = _fitted(model, learn, judge, options, checkpoint, tick)
-    figures = figures_of(fitted, "held-out loss")
-    card = {**model.card, "figures": figures, "method": "demosaic"}
-    model_file.save(replace(model, net=fitted.net.cpu(), card=card), out)
-    checkpoint.unlink(missing_ok=True)
-    return {"model": str(out), "method": "demosaic", **figures}
+    objective: Objective = partial(documented, where=masks(learn.pattern, learn.side))
+    if options.net == "packed":
+        objective = partial(packed, filters=learn.light.filters(np.array(learn.pattern)))
+    held = [judge(k).to(options.device) for k in range(HELD)]
+    return learned(
+        model,
+        objective,
+        learn,
+        options,
+        out,
+        method="demosaic",
+        risk="held-out loss",
+        validate=partial(objective_risk, batches=held, objective=objective),
+        identity=_identity(options, learn),
+        preview=None if options.preview is None else _previewer(options.preview, model, held[0], learn.pattern),
+        tick=tick,
+    )
 
 
-def packed(net: nn.Module, batch: Batch, rng: torch.Generator, *, filters: Mapping[float, Tensor]) -> Tensor:
-    """E |base + m(z) - target|, base the linear estimate for the batch's noise, over what that noise makes unavoidable."""
+def packed(
+    net: nn.Module, batch: Batch, rng: torch.Generator, *, filters: Mapping[float, Tensor], chroma: float = 0.0
+) -> Tensor:
+    """E |base + m(z) - target|, base the linear estimate for the batch's noise, over what that noise makes unavoidable; with
+    `chroma` times the same of the differences of R and B from G."""
     assert batch.sigma is not None
     sigma = batch.sigma[:, :, 0, 0]
     kernel = filters[float(sigma[0, 1])].to(batch.z.device)
@@ -109,8 +92,12 @@ def packed(net: nn.Module, batch: Batch, rng: torch.Generator, *, filters: Mappi
         folded = functional.pixel_unshuffle(batch.z, pack)
         base = functional.conv2d(folded, kernel)
     target = functional.pixel_unshuffle(batch.target[:, :, edge:-edge, edge:-edge], pack)
-    loss: Tensor = (base + net(folded, base, sigma).float() - target).abs().mean() / (1 + float(sigma[0, 1]) / STEADY)
-    return loss
+    error = base + net(folded, base, sigma).float() - target
+    loss: Tensor = error.abs().mean()
+    if chroma:
+        red, green, blue = error.chunk(3, dim=1)
+        loss = loss + chroma * torch.stack([red - green, blue - green]).abs().mean()
+    return loss / (1 + float(sigma[0, 1]) / STEADY)
 
 
 def documented(net: nn.Module, batch: Batch, rng: torch.Generator, *, where: Tensor) -> Tensor:
@@ -150,6 +137,8 @@ def _check(options: Learning) -> None:
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
             raise FrameError(f"train demosaic: {name} {value:g}, expected a positive number")
+    if not 0 <= options.min_delta < float("inf"):
+        raise FrameError(f"train demosaic: min_delta {options.min_delta:g}, expected 0 or more")
     if not 0 <= options.noisy <= 1 or any(k < 1 for k in options.shrink) or not options.shrink:
         raise FrameError(f"train demosaic: noisy {options.noisy:g}, shrink {options.shrink}; expected 0 to 1, and 1 or more")
     if options.start is not None and (options.width, options.depth) != (None, DEFAULTS.depth):
@@ -211,7 +200,7 @@ def _model(options: Learning, data: Path, learn: MosaicBatches, command: str) ->
     scaling: dict[str, Any] = {"domain": "mosaic", "prefilter": "zero", "pattern": [list(row) for row in learn.pattern]}
     scaling |= {"light": "linear", "balanced": False} if options.profile == "documented" else {}
     licence = options.licence or "not stated"
-    origin = [{"name": n, "licence": licence} for n in (data.name, *(Path(m.rpartition(":")[0]).name for m in options.mix))]
+    origin = [{"name": n, "licence": licence} for n in (data.name, *(Path(path).name for path in learn.mix))]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         return model_file.new(name, config, scaling=scaling, data=origin, command=command, seed=options.seed)
@@ -226,35 +215,6 @@ def _same(model: Model, options: Learning) -> None:
     other = [f"{k} {own[k]}, expected {wanted[k]}" for k in wanted if own[k] != wanted[k]]
     if other:
         raise ModelError(f"{options.start}: a model to go on from of another kind ({'; '.join(other)})")
-
-
-def _fitted(
-    model: Model, learn: MosaicBatches, judge: MosaicBatches, options: Learning, checkpoint: Path, tick: Tick | None
-) -> Fitted:
-    objective: Objective = partial(documented, where=masks(learn.pattern, learn.side))
-    if options.net == "packed":
-        objective = partial(packed, filters=learn.light.filters(np.array(learn.pattern)))
-    held = [judge(k).to(options.device) for k in range(HELD)]
-    validate: Validation = partial(objective_risk, batches=held, objective=objective)
-    return fit(
-        model.net,
-        objective,
-        learn,
-        budget=budget(options.budget),
-        per_epoch=learn.per_epoch(),
-        rate=options.rate,
-        validate=validate,
-        validations=options.validations,
-        patience=options.patience,
-        seed=options.seed,
-        device=options.device,
-        half=options.half,
-        checkpoint=checkpoint,
-        identity={"method": "demosaic", "begin": model.digest(), **_identity(options, learn)},
-        log=options.log,
-        preview=None if options.preview is None else _previewer(options.preview, model, held[0], learn.pattern),
-        tick=tick,
-    )
 
 
 def _identity(options: Learning, learn: MosaicBatches) -> dict[str, Any]:

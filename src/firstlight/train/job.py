@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from torch import nn
 
 from firstlight import intake, model_file
 from firstlight.dataset.metadata import METADATA
@@ -21,15 +22,15 @@ from firstlight.measure.white import with_white_noise
 from firstlight.model_file import Model
 from firstlight.noise import Noise, Unmodelled
 from firstlight.train import patch_set, sources
-from firstlight.train.batches import Batches, Planes
+from firstlight.train.batches import Batch, Batches, Planes
 from firstlight.train.budget import budget
 from firstlight.train.loop import Fitted, fit
-from firstlight.train.objectives import METHODS, Method
-from firstlight.train.options import Options, check, check_patch
+from firstlight.train.objectives import METHODS, Method, Objective
+from firstlight.train.options import Learning, Options, check, check_patch
 from firstlight.train.preview import previewer
 from firstlight.train.validation import Validation, count_risk, objective_risk, r2r_risk, target_risk
 
-__all__ = ["checkpoint_for", "figures_of", "measured", "told", "train"]
+__all__ = ["checkpoint_for", "learned", "measured", "told", "train"]
 
 WIDE = 5  # px, of a widened hole: noise is taken to correlate two pixels far at most
 JUDGED = 0.2  # a of the held-out risk: noise of variance 1 + a^2, nearly that of the network's use
@@ -38,6 +39,14 @@ WIDTH = 32  # of the lean network's first level, where there is enough to learn 
 DEFAULTS = Options()
 JUDGED_BY = "held-out mean squared error over the noise's variance"
 TILES = 8  # of a set, whose noise is looked at
+
+
+class Drawn(Protocol):
+    """What a training learns from: the batch of a step, and steps in which as many pixels are seen as there are."""
+
+    def __call__(self, step: int, /) -> Batch: ...
+
+    def per_epoch(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -67,12 +76,64 @@ def train(
     if METHODS[method].warning:
         warnings.warn(str(METHODS[method].warning), UserWarning, stacklevel=2)
     check(method, options, _is_set(data))
-    checkpoint = checkpoint_for(out, options.resume)
+    checkpoint_for(out, options.resume)  # said before the work is done
     found = _data(method, data, options)
     model = _model(method, options, data, command, found.learn)
     check_patch(options.patch, int(model.net.multiple))  # type: ignore[arg-type]
-    fitted = _fitted(method, found, model, options, checkpoint, tick)
-    figures = figures_of(fitted, JUDGED_BY if found.known else "held-out loss")
+    objective, learn, validate, first = _task(method, found, model, options)
+    return learned(
+        model,
+        objective,
+        learn,
+        options,
+        out,
+        method=method,
+        risk=JUDGED_BY if found.known else "held-out loss",
+        validate=validate,
+        identity={**_own(method, found.hole, options), **_shape(options, found.learn)},
+        preview=None if options.preview is None else previewer(options.preview, first, model.scaling["prefilter"]),
+        tick=tick,
+    )
+
+
+def learned(
+    model: Model,
+    objective: Objective,
+    learn: Drawn,
+    options: Options | Learning,
+    out: Path,
+    *,
+    method: str,
+    risk: str,
+    validate: Validation,
+    identity: Mapping[str, Any],
+    preview: Callable[[nn.Module, int], None] | None,
+    tick: Callable[[int, int, str], None] | None,
+) -> dict[str, Any]:
+    """Train `model` as `options` say, write it to `out` and return its figures; risk: what `validate` measures; identity: what
+    else the weights depend on. Raises as `checkpoint_for` and `fit` do."""
+    checkpoint = checkpoint_for(out, options.resume)
+    fitted = fit(
+        model.net,
+        objective,
+        learn,
+        budget=budget(options.budget),
+        per_epoch=learn.per_epoch(),
+        rate=options.rate,
+        validate=validate,
+        validations=options.validations,
+        patience=options.patience,
+        min_delta=options.min_delta,
+        seed=options.seed,
+        device=options.device,
+        half=options.half,
+        checkpoint=checkpoint,
+        identity={"method": method, "begin": model.digest(), **identity},
+        log=options.log,
+        preview=preview,
+        tick=tick,
+    )
+    figures = _figures(fitted, risk)
     card = {**model.card, "figures": figures, "method": method}
     model_file.save(replace(model, net=fitted.net.cpu(), card=card), out)
     checkpoint.unlink(missing_ok=True)
@@ -215,9 +276,8 @@ def _width(learn: Planes) -> int:
     return 8 + 4 * max(int(np.searchsorted(weights, 0.4 * pixels, side="right")) - 1, 0)
 
 
-def _fitted(
-    method: str, data: _Data, model: Model, options: Options, checkpoint: Path, tick: Callable[[int, int, str], None] | None
-) -> Fitted:
+def _task(method: str, data: _Data, model: Model, options: Options) -> tuple[Objective, Batches, Validation, Batch]:
+    """What is minimised, on what, how it is judged, and a batch that it is not learned from."""
     prefilter = model.scaling["prefilter"]
     objective = partial(METHODS[method].objective, prefilter=prefilter, **_own(method, data.hole, options))
     learn = Batches(data.learn, options.batch, options.patch, options.seed, 0.0 if data.judge else 0.1, colour=options.colour)
@@ -231,26 +291,7 @@ def _fitted(
         validate = partial(count_risk, batches=counted, alpha=JUDGED, prefilter=prefilter)
     elif data.known:
         validate = partial(r2r_risk, batches=held, alpha=JUDGED, prefilter=prefilter)
-    return fit(
-        model.net,
-        objective,
-        learn,
-        budget=budget(options.budget),
-        per_epoch=learn.per_epoch(),
-        rate=options.rate,
-        validate=validate,
-        validations=options.validations,
-        patience=options.patience,
-        min_delta=options.min_delta,
-        seed=options.seed,
-        device=options.device,
-        half=options.half,
-        checkpoint=checkpoint,
-        identity={"method": method, "begin": model.digest(), **_own(method, data.hole, options), **_shape(options, data.learn)},
-        log=options.log,
-        preview=None if options.preview is None else previewer(options.preview, held[0], prefilter),
-        tick=tick,
-    )
+    return objective, learn, validate, held[0]
 
 
 def _own(method: str, hole: int | None, options: Options) -> Mapping[str, Any]:
@@ -267,7 +308,7 @@ def _shape(options: Options, learn: Planes) -> dict[str, Any]:
     return {"batch": options.batch, "patch": options.patch, "validations": options.validations, "planes": planes}
 
 
-def figures_of(fitted: Fitted, what: str) -> dict[str, Any]:
+def _figures(fitted: Fitted, what: str) -> dict[str, Any]:
     """What the card says of a training; what: the figure that was to fall."""
     best = next((row for row in reversed(fitted.figures) if row["best"]), None)
     told = {} if best is None else {"risk": best["figure"], "risk_error": best["error"], "best_step": best["step"]}

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from firstlight.dataset.load import DiffusionTileDataset
-from firstlight.dataset.manifest import NAMES, Patch, read_patches
-from firstlight.dataset.qc import tile_rows
+from firstlight.dataset.manifest import NAMES, Patch, read_patches, read_splits
+from firstlight.dataset.qc import strays, tile_rows
 from firstlight.errors import FrameError
 from firstlight.train.augment import turned
 
@@ -74,17 +74,22 @@ class _Turned(Dataset[torch.Tensor]):
         return torch.from_numpy(np.ascontiguousarray(turned(_Image(image), which).image))
 
 
-def check_loader(path: str | Path, *, batch: int = 8, batches: int = 20, workers: int = 0, seed: int = 0) -> Loaded:
+def check_loader(
+    path: str | Path, splits: str | Path, *, batch: int = 8, batches: int = 20, workers: int = 0, seed: int = 0
+) -> Loaded:
     """Read at most `batches` batches of each split of patches_splits.csv by torch's loader, augmented as in training.
 
-    Patches of one shape make a batch: the commonest of a split. Raises FrameError for numbers that are none or patches without
-    splits, ReadError naming a file that is absent or damaged.
+    Patches of one shape make a batch: the commonest of a split. Raises FrameError for numbers that are none, patches without
+    splits or in another split than splits.json says, ReadError naming a file that is absent or damaged.
     """
     if min(batch, batches) < 1 or workers < 0:
         raise FrameError(f"qc: batch {batch}, batches {batches}, workers {workers}; expected at least 1, 1 and 0")
     patches = read_patches(path)
     if not any(p.split for p in patches):
         raise FrameError(f"{path}: no patch has a split; give the file that `firstlight split` wrote")
+    if other := strays(patches, read_splits(splits)):
+        first, what = next(iter(other.items()))
+        raise FrameError(f"{path}: {len(other)} patches are not where {splits} says (patch {first}: {what}); split them again")
     names = [*NAMES, *sorted({p.split for p in patches} - {*NAMES})]
     return Loaded({k: _read([p for p in patches if p.split == k], k, batch, batches, workers, seed) for k in names})
 

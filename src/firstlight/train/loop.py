@@ -56,6 +56,8 @@ def fit(
     validations: int = 10,
     patience: int | None = None,
     min_delta: float = 0.0,
+    warm: int = WARM,
+    clip: float = CLIP,
     seed: int = 0,
     device: str = "cpu",
     half: bool | None = None,
@@ -70,7 +72,8 @@ def fit(
 
     batches(step) gives a step's batch. validate(net) gives figures whose mean is to fall: at the start, then `validations`
     times over the budget, on the average (weight of the past `average`); the best is returned, the start included. Training
-    ends early after `patience` validations that are not better by min_delta. half: forward in bfloat16; where it helps by
+    ends early after `patience` validations that are not better by min_delta. warm: steps over which the rate rises; clip: the
+    largest norm of a gradient; half: forward in bfloat16; where it helps by
     default. checkpoint: written at each validation, at the end and on Ctrl-C, and resumed from where it exists; a budget in
     steps or epochs then gives the weights of an undisturbed run to the bit on a CPU. log: a JSON line per validation. preview
     is called at each. `net` itself is trained in place.
@@ -105,9 +108,8 @@ def fit(
             if share >= 1 or stale or interrupted():
                 why = "interrupted" if interrupted() else "patience" if stale else "budget"
                 break
-            loss = _step(
-                state, objective, batches(state.step).to(device), seed, forward, _rate(rate, share, state.step), average
-            )
+            now_rate = _rate(rate, share, state.step, warm)
+            loss = _step(state, objective, batches(state.step).to(device), seed, forward, now_rate, average, clip)
             loss_sum, loss_count = loss_sum + loss, loss_count + 1
             state.step += 1
             state.seconds = now() - began
@@ -123,7 +125,7 @@ def fit(
 
 
 def _step(
-    state: State, objective: Objective, batch: Batch, seed: int, forward: Any, rate: float, average: float
+    state: State, objective: Objective, batch: Batch, seed: int, forward: Any, rate: float, average: float, clip: float
 ) -> torch.Tensor:
     rng = torch.Generator(batch.z.device).manual_seed((seed << 32) + state.step)
     for group in state.optimizer.param_groups:
@@ -132,15 +134,15 @@ def _step(
         loss = objective(state.net, batch, rng)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(state.net.parameters(), CLIP)
+    nn.utils.clip_grad_norm_(state.net.parameters(), clip)
     state.optimizer.step()
     _follow(state.average, state.net, min(average, (1 + state.step) / (10 + state.step)))
     return loss.detach()
 
 
-def _rate(rate: float, share: float, step: int) -> float:
-    """Linear over WARM steps, then rate (LAST + (1 - LAST) (1 + cos(pi share)) / 2); Loshchilov and Hutter, ICLR 2017."""
-    return rate * min((1 + step) / WARM, 1.0) * (LAST + (1 - LAST) * (1 + math.cos(math.pi * share)) / 2)
+def _rate(rate: float, share: float, step: int, warm: int) -> float:
+    """Linear over `warm` steps, then rate (LAST + (1 - LAST) (1 + cos(pi share)) / 2); Loshchilov and Hutter, ICLR 2017."""
+    return rate * min((1 + step) / warm, 1.0) * (LAST + (1 - LAST) * (1 + math.cos(math.pi * share)) / 2)
 
 
 @torch.no_grad()

@@ -85,7 +85,8 @@ class Light:
 
 @dataclass(frozen=True, eq=False)
 class MosaicBatches:
-    """`batches(step)`: `batch` patches of `side` px, sampled by `pattern`; mix: other pools and the share of patches of each.
+    """`batches(step)`: `batch` patches of `side` px, sampled by `pattern`; mix: other pools and the share of patches of each,
+    which every batch has to within a patch.
 
     still: no augmentation by colour, no noise: what is judged. Raises FrameError where the shares leave nothing to the first.
     """
@@ -111,7 +112,8 @@ class MosaicBatches:
         rng = np.random.default_rng([self.seed, step])
         pools = [self.pool, *(p for p, _ in self.mix.values())]
         shares = [share for _, share in self.mix.values()]
-        which = rng.choice(len(pools), size=self.batch, p=[1 - sum(shares), *shares])
+        ends = np.cumsum([1 - sum(shares), *shares[:-1]]) if shares else np.zeros(0)
+        which = np.searchsorted(ends, (np.arange(self.batch) + rng.random()) / self.batch, side="right")
         recolor = 0.0 if self.still or self.light.banks is None else 0.5
         truth = torch.from_numpy(np.stack([drawn(pools[k], rng, self.side, recolor) for k in which]))
         return self._sampled(truth, rng)

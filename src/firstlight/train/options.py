@@ -9,7 +9,7 @@ from typing import Any
 
 from firstlight.errors import FrameError
 
-__all__ = ["Options", "changed", "check", "check_device", "check_patch"]
+__all__ = ["Learning", "Options", "changed", "check", "check_device", "check_patch"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,36 @@ class Options:
     ext: str | None = None
     assume_white: bool = False
     widen: bool = False
+    resume: bool = False
+    log: Path | None = None
+    preview: Path | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Options of a demosaicker's training, as the CLI's flags; net: "packed" (ours) or "unet" (document 4's); width: channels
+    of the first level, None: 64; mix: PATH:SHARE of what is mixed in."""
+
+    net: str = "packed"
+    cfa: str = "xtrans"
+    width: int | None = None
+    depth: int = 8
+    start: Path | None = None
+    mix: tuple[str, ...] = ()
+    profile: str = "physical"
+    shrink: tuple[int, ...] = (1,)
+    noisy: float = 0.5
+    budget: str = "60s"
+    batch: int = 12
+    patch: int = 96
+    rate: float = 6e-4
+    patience: int | None = None
+    min_delta: float = 0.0
+    validations: int = 10
+    seed: int = 0
+    device: str = "cpu"
+    half: bool | None = None
     resume: bool = False
     log: Path | None = None
     preview: Path | None = None

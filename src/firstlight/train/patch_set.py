@@ -58,4 +58,4 @@ def _plane(patch: Patch, measured: Callable[[Frame], Frame], detector: str | Non
 
 
 def _frame(patch: Patch, detector: str | None, unit: str | None) -> Frame:
-    return intake.to_electrons(intake.complete(patch_frame(patch), detector=detector, unit=unit).frame)
+    return intake.complete(patch_frame(patch), detector=detector, unit=unit).frame

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ __all__ = ["Pool", "described", "drawn", "encoded", "light_of", "mixes", "pool",
 
 Array = NDArray[Any]
 GREY = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
+SHARE = 0.1  # mixed in, as document 4 says: nine tenths real
 PICTURES = (".jpg", ".jpeg", ".png")
 
 
@@ -147,20 +147,21 @@ def recoloured(values: Array, rng: np.random.Generator) -> Array:
 
 
 def mixes(texts: Sequence[str], side: int) -> dict[str, tuple[Pool, float]]:
-    """Pools to mix in, by name, of texts PATH:SHARE such as torture.npz:0.1. Raises FrameError, ReadError."""
+    """Pools to mix in, by path, of texts PATH:SHARE such as torture.npz:0.1, or PATH. Raises FrameError, ReadError."""
     found: dict[str, tuple[Pool, float]] = {}
     for text in texts:
         path, _, share = text.rpartition(":")
         try:
             part = float(share)
         except ValueError:
-            part = math.nan
-        if not path or not 0 < part < 1:
+            path, part = text, SHARE
+        if not path or not 0 < part < 1 or path in found:
             raise FrameError(
-                f"train demosaic: --mix {text!r}, expected PATH:SHARE with a share between 0 and 1: torture.npz:0.1"
+                f"train demosaic: --mix {text!r}, expected PATH or PATH:SHARE, once, with a share between 0 and 1: "
+                "torture.npz:0.1"
             )
         if not Path(path).exists():
-            raise ReadError(f"{path}: no such file or folder to mix in")
+            raise ReadError(f"{path}: no such file or folder to mix in; --mix takes PATH or PATH:SHARE")
         found[path] = (pool(Path(path), side=side, held=False), part)
     return found
 
