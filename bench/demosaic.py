@@ -23,7 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from demosaic_peers import peers
+from demosaic_peers import PEERS, peers
 from numpy.typing import NDArray
 
 from firstlight import Frame, Mosaic, Noise, Observation, Unit, io, model_file, operators, simulate
@@ -128,8 +128,10 @@ def methods(options: argparse.Namespace) -> dict[str, Callable[[Array, tuple[int
     linear = options.domain == "lin"
     noise = Noise(1 / ELECTRONS, (READ / ELECTRONS) ** 2) if linear else STILL
     table: dict[str, Any] = {}
-    others = {name: partial(libraw, pattern=pattern, name=key) for name, key in LIBRAW[options.cfa].items()}
-    for name, run in (others | peers(options.cfa)).items():
+    others: dict[str, Method] = {name: partial(libraw, pattern=pattern, name=key) for name, key in LIBRAW[options.cfa].items()}
+    if any(options.only in name for name in PEERS):
+        others |= peers(options.cfa)
+    for name, run in others.items():
         table[name] = partial(cropped, run)
     params: dict[str, dict[str, Any]] = {"bilinear": {"method": "bilinear"}, "lmmse": {"method": "lmmse", "strength": 0.0}}
     if (model := network(options)) is not None:

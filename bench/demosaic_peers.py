@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from firstlight import Mosaic
 from firstlight.geometry import BAYER, XTRANS
 
-__all__ = ["peers"]
+__all__ = ["PEERS", "peers"]
 
 Array = NDArray[Any]
+PEERS = ("demosaicnet", "colour-demosaicing Malvar", "colour-demosaicing Menon")
 Peer = Callable[[Array], tuple[Array, float]]
 
 
