@@ -16,7 +16,7 @@ __all__ = ["LUMA", "Space", "camera_matrix", "compress_gamut", "convert", "mixed
 
 Array = NDArray[Any]
 Space = Literal["rec2020", "srgb"]
-BAND = 1 << 20  # px worked on at once
+BAND = 1 << 17  # px worked on at once, which a cache holds
 
 
 def rgb_to_xyz(space: Space) -> NDArray[np.float64]:

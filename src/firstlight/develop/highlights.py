@@ -17,7 +17,7 @@ from firstlight.geometry import Mosaic
 __all__ = ["neutral", "reached"]
 
 Array = NDArray[Any]
-ROWS = 256  # rows worked on at once
+ROWS = 32  # rows worked on at once, which a cache holds
 LOST = Flag.COSMIC_RAY | Flag.HOT | Flag.DEAD | Flag.DEFECT | Flag.NO_DATA
 
 
@@ -76,6 +76,8 @@ def _weight(mask: Array, y: int, feather: int) -> Array:
 
 
 def _towards_grey(rgb: Array, weight: Array, top: Array, knee: float) -> Array:
+    if not weight.any() and np.all(rgb.max(axis=(1, 2)) <= knee * top):
+        return rgb
     share = ((rgb / top[:, None, None]).max(axis=0) - knee) / (1 - knee)
     t = np.clip(share, 0, 1)
     w = np.maximum(np.clip(weight, 0, 1), t * t * (3 - 2 * t))

@@ -66,8 +66,10 @@ def shoulder(rgb: ArrayLike, start: float = 0.5) -> Array:
     x = _real(rgb)
     if not 0 <= start < 1:
         raise FrameError(f"develop.shoulder: start {start:g}, expected 0 to below 1")
-    top = x.max(axis=0)
-    u = np.maximum(top - x.dtype.type(start), 0) / x.dtype.type(1 - start)
-    bent = start + (1 - start) * (u / np.hypot(u, 1))
-    factor = np.divide(bent, top, out=np.ones_like(top), where=u > 0)
-    return np.asarray(x * factor, dtype=x.dtype)
+    out = np.array(x, order="C")  # of which flat is a view
+    flat = out.reshape(3, -1)
+    top = flat.max(axis=0)
+    high = np.flatnonzero(top > start)
+    u = (top[high] - x.dtype.type(start)) / x.dtype.type(1 - start)
+    flat[:, high] *= (start + (1 - start) * (u / np.hypot(u, 1))) / top[high]
+    return out

@@ -36,7 +36,7 @@ Array = NDArray[Any]
 ELECTRONS, READ = 60000, 3  # at saturation: the curve in which colours are interpolated where no noise is known
 START = {"hlg": 0.5, "linear": 0.5, "srgb": 0.8}  # of the display's peak, where the shoulder begins
 BITS = {"hlg": (10,), "srgb": (8, 16), "linear": (32, 16)}
-ROWS = 256  # rows rendered at once
+ROWS = 32  # rows rendered at once, which a cache holds
 
 
 def develop(

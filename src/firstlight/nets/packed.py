@@ -39,10 +39,13 @@ class PackedNet(nn.Module):
 
     def forward(self, mosaic: Tensor, base: Tensor, sigma: Tensor) -> Tensor:
         """(B, pack^2, h + 2, w + 2), (B, 3 pack^2, h, w), (B, 3) to (B, 3 pack^2, h, w)."""
+        out: Tensor = self.last(self.blocks(self.first(self.entering(mosaic, base, sigma))))
+        return out
+
+    def entering(self, mosaic: Tensor, base: Tensor, sigma: Tensor) -> Tensor:
+        """What the first convolution sees, (B, 4 pack^2 + 4, h, w): differences from grey, grey, sigma."""
         grey = functional.avg_pool2d(mosaic.mean(1, keepdim=True), 3, stride=1)
         noise = sigma[:, :, None, None].expand(-1, -1, *base.shape[2:])
         inner = mosaic[:, :, 1:-1, 1:-1]
         x = torch.cat([base - grey, inner - grey, LEVEL * grey, noise], dim=1)
-        x = self.first(x.contiguous(memory_format=FORMAT[2]))
-        out: Tensor = self.last(self.blocks(x))
-        return out
+        return x.contiguous(memory_format=FORMAT[2])
