@@ -120,7 +120,8 @@ def main() -> None:
         return
     [(name, reference)] = apart("peer").items()
     print(f"{'':32s}{'CPU s':>8s}{'wall s':>8s}{'MiB':>8s}{'of LibRaw':>11s}")
-    for title, rows in ((name, {name: reference}), *((m, apart(m)) for m in options.methods)):
+    for title in (name, *options.methods):
+        rows = {name: reference} if title == name else apart(title)
         print(title)
         for stage, (cpu, wall, held) in rows.items():
             print(f"  {stage:30s}{cpu:8.2f}{wall:8.2f}{held:8.0f}{cpu / reference[0]:11.2f}", flush=True)
