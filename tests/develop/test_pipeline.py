@@ -199,6 +199,24 @@ def test_measured_samples_are_kept():
         assert np.abs(np.take_along_axis(out, color[None], 0)[0] - wanted).max() < 1e-6
 
 
+PHASES = [(XTRANS, (y, x)) for y in range(6) for x in range(3)] + [(BAYER, (y, x)) for y in range(2) for x in range(2)]
+
+
+@pytest.fixture(scope="module")
+def wholes():
+    light = 0.6 * simulate.chart((48, 51), np.random.default_rng(3)).transpose(2, 0, 1)
+    return light, {p: develop(shot(light, p), method="lmmse", denoise="off").data for p in (XTRANS, BAYER)}
+
+
+@pytest.mark.parametrize(("pattern", "phase"), PHASES)
+def test_every_phase_is_developed_alike(pattern, phase, wholes):
+    """A crop of the scene meets the pattern elsewhere: away from its edge its colours are those of the whole."""
+    light, found = wholes
+    y, x = phase
+    out = develop(shot(light[:, y:, x:], pattern, phase), method="lmmse", denoise="off").data
+    assert np.abs(out - found[pattern][:, y:, x:])[:, 6:-6, 6:-6].max() < 1e-5
+
+
 @pytest.mark.parametrize(("shape", "phase"), [((37, 41), (1, 3)), ((24, 61), (5, 0)), ((7, 9), (0, 0))])
 def test_odd_sizes(shape, phase):
     for pattern in (BAYER, XTRANS):
