@@ -76,7 +76,7 @@ def _pattern(models: dict[str, Model]) -> Pattern:
 def _learned(raw: Frame, frame: Frame, model: Model) -> Array:
     """A network's colours; one that learned without white balance sees raw files without, and its colours are balanced."""
     if raw is frame or model.scaling.get("balanced", True):
-        return demosaic(frame, method="net", model=model).data
+        return np.asarray(demosaic(frame, method="net", model=model).data)
     plain = unbalanced(raw).replace(noise=Noise(0.0, 0.0))
     gains = np.asarray(multipliers_of(raw), dtype=np.float32)
     return np.asarray(demosaic(plain, method="net", model=model).data * gains[:, None, None])
