@@ -9,9 +9,9 @@ noise. With them charts, edges and letters, coloured and grey, from seeds of the
 is false colour. Half of the patches get another saturation (x 0.6-2.2) and other channel gains (0.6-1.3).
 
 Half of the steps are without noise, sRGB values or square roots of light, half are exposures of a detector of 60 000 e- at
-ISO 100 and 2 to 4 e- read noise, at ISO 100 to 25 600, white-balanced. The loss is the mean absolute error of encoded
-colours and, a quarter as much, of their differences from green, over what the noise of the step makes unavoidable. CPU
-seconds of one thread.
+ISO 100 and 2 to 4 e- read noise, at ISO 100 to 25 600 and up to 6 stops under, white-balanced. The loss is the mean absolute
+error of encoded colours and, a quarter as much, of their differences from green, over what the noise of the step makes
+unavoidable. CPU seconds of one thread.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ __all__ = ["Bank", "Light", "MosaicBatches", "bank", "curved", "exposed", "masks
 Array = NDArray[Any]
 FULL = 60000.0  # e- at ISO 100
 BANKS = 24  # exposures, from ISO 100 to 25 600
+DARKEST = -6  # stops below full exposure: a scene at dusk keeps its contrast and loses its light
 
 
 def masks(pattern: Pattern, side: int) -> Tensor:
@@ -148,7 +149,8 @@ def curved(truth: Tensor, rng: np.random.Generator) -> Tensor:
 
 def exposed(truth: Tensor, one: Bank, where: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Encoded noisy samples (B, 1, Y, X) and the encoded truth they are about, (B, 3, Y, X), of sRGB values."""
-    light = light_of(truth).clamp(min=0) * float(np.exp(rng.uniform(math.log(0.25), 0)))
+    dim = torch.from_numpy(np.exp2(rng.uniform(DARKEST, 0, (len(truth), 1, 1, 1))).astype(np.float32))
+    light = light_of(truth).clamp(min=0) * dim
     mean = (light * where).sum(1, keepdim=True)
     a, b = ((where * torch.tensor([o[k] for o in one.own])[:, None, None]).sum(1, keepdim=True) for k in (0, 1))
     draws = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
