@@ -65,8 +65,8 @@ def sharpness(folder: Path, out: Path, *, top: Sequence[int] = (), tick: Tick | 
 
     out: .csv or .sqlite, a table; .json, {"folder/filename": score} with the table beside it as STEM.csv. top: for each N,
     STEM_topN holds the whole paths of the N sharpest, as lines (.txt) or beside a .json as a list (.json). Files that an
-    earlier table holds unchanged are not read again; the table is kept up to date, so that an interrupted run goes on. Files that cannot be read
-    have a row with "error". Raises ReadError, WriteError.
+    earlier table holds unchanged are not read again; the table is kept up to date, so that an interrupted run goes on. Files
+    that cannot be read have a row with "error". Raises ReadError, WriteError.
     """
     if out.suffix not in SQLITE | {".csv", ".json"} or any(n < 1 for n in top):
         raise WriteError(f"{out}, top {list(top)}: expected a name that ends in .csv, .sqlite or .json, and positive numbers")
