@@ -117,6 +117,19 @@ def test_jpeg_is_near_and_carries_srgb(tmp_path: Path) -> None:
     assert ImageCms.getProfileDescription(found).strip() == "sRGB"
 
 
+@pytest.mark.parametrize("shape", [(1, 65501), (65501, 1)])
+def test_jpeg_refuses_sides_beyond_libjpeg(tmp_path: Path, shape: tuple[int, int]) -> None:
+    with pytest.raises(WriteError, match=r"JPEG holds 65500 a side; write \.tif"):
+        write_rendered(picture(TARGETS["jpeg"].kinds[0], *shape), tmp_path / "a.jpg", to="jpeg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_jpeg_of_the_longest_side_opens(tmp_path: Path) -> None:
+    path = write_rendered(picture(TARGETS["jpeg"].kinds[0], 2, 65500), tmp_path / "a.jpg", to="jpeg")
+    with Image.open(path) as seen:
+        assert seen.size == (65500, 2)
+
+
 def test_jpeg_refuses_a_history_that_it_cannot_hold(tmp_path: Path) -> None:
     shown = picture(TARGETS["jpeg"].kinds[0])
     long = Rendered(shown.frame.then("a.b", {"text": "x" * 70000}), shown.kind)
