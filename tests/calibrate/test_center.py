@@ -279,3 +279,22 @@ def test_lost_projections_are_taken_from_those_around_them():
     found = center_of(frame(data, half(180)))
     assert found.center == pytest.approx(whole.center, abs=0.1)
     assert found.methods["centroid"] == pytest.approx(whole.methods["centroid"], abs=0.1)
+
+
+@pytest.mark.parametrize(("center", "turn", "told"), [(200.0, 2, True), (127.5, 2, False), (200.0, 1, False)])
+def test_a_whole_turn_off_the_middle_can_be_stitched(center: float, turn: int, told: bool) -> None:
+    """Said where the object leaves the field alone: of half a turn, or about the middle, there is nothing to gain."""
+    rng, columns = np.random.default_rng(SEED), 256
+    theta = half(360) * turn
+    data = sinogram(ellipses(rng, 180), theta, columns, center)
+    found = center_of(frame(data, theta), guess=center, width=20)
+    assert "the object leaves the field of view" in found.doubts
+    assert [d for d in found.doubts if "stitch_360" in d] == (
+        ["the axis is 72 px off the middle: calibrate.stitch_360 after this step makes the field 145 px wider"] if told else []
+    )
+
+
+def test_what_the_field_holds_needs_no_stitching() -> None:
+    rng, theta = np.random.default_rng(SEED), half(180) * 2
+    found = center_of(frame(sinogram(ellipses(rng, 60), theta, 256, 170.0), theta))
+    assert not [d for d in found.doubts if "stitch_360" in d]

@@ -41,6 +41,7 @@ CASES = [
     ("calibrate.farago", T, ENERGY),
     ("calibrate.ctf", T, ENERGY | {"pad": 40}),
     ("calibrate.stitch_360", DEPTH, {"center": 170.0}),
+    ("calibrate.leave_out", DEPTH, {"projections": [1]}),
     ("calibrate.merge_repeated", DEPTH, {"tolerance": 0.01}),
     ("calibrate.find_center", DEPTH, {}),
     ("restore.reconstruct", DEPTH, {}),

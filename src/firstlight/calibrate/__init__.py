@@ -25,6 +25,7 @@ _NAMES = {
     "gpaganin": "phase",
     "master": "dark_flat",
     "measure_shift": "register",
+    "leave_out": "gaps",
     "merge_repeated": "stitch",
     "normalize_air": "normalize",
     "paganin": "phase",
@@ -73,6 +74,7 @@ __all__ = [
     "gpaganin",
     "master",
     "measure_shift",
+    "leave_out",
     "merge_repeated",
     "normalize_air",
     "paganin",
@@ -133,6 +135,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_na
     from firstlight.calibrate.register import measure_shift, shift_between
     from firstlight.calibrate.scan import transmission
     from firstlight.calibrate.single import transfer_single
+    from firstlight.calibrate.gaps import leave_out
     from firstlight.calibrate.stitch import merge_repeated, stitch_360
     from firstlight.calibrate.stripes import (
         remove_stripes,

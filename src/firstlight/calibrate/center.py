@@ -47,6 +47,7 @@ METHODS = ("auto", "wedge", "phase", "vo")
 LEAST = 0.2  # confidence below which the axis is refused
 TRUNCATED = 0.05  # mean of the outermost columns over the largest value: above, the object leaves the field
 OUTSIDE = "the object leaves the field of view"
+ASIDE = 0.02  # of the detector's width, that the axis of a full turn is off the middle: two sides make a wider field
 RINGS = "rings were taken off before the search"
 DISTURBED = 0.65  # px: least error bar, confidence 0.88, where edges or rings take part; by phantoms, see the bench
 AGREE = 3.0  # px: opposite projections this near bear the wedge out; by chance 6 in a detector's width do
@@ -160,6 +161,8 @@ def _judged(method: str, estimate: Estimate, methods: dict[str, float], doubts: 
     elif RINGS in doubts:
         sigma = max(sigma, DISTURBED)
     confidence = round(erf(1 / sqrt(2) / max(sigma, 0.3)), 3)
+    if best == "overlap":
+        doubts += _wider(center, search.columns)
     if estimate.systematic > 0.5:
         doubts.append(
             f"parts of the evidence differ by {estimate.systematic:.1f} px more than their noise: rings, drift, truncation?"
@@ -179,6 +182,16 @@ def _judged(method: str, estimate: Estimate, methods: dict[str, float], doubts: 
     return CenterResult(
         round(float(center), 3), confidence, {k: round(float(v), 3) for k, v in methods.items()}, tuple(doubts), round(sigma, 3)
     )
+
+
+def _wider(center: float, columns: int) -> list[str]:
+    """What a whole turn about an axis off the middle could show besides, where the object leaves the field."""
+    off = abs(center - (columns - 1) / 2)
+    if off <= ASIDE * columns:
+        return []
+    return [
+        f"the axis is {off:.0f} px off the middle: calibrate.stitch_360 after this step makes the field {2 * off:.0f} px wider"
+    ]
 
 
 def _scan(frame: Frame) -> Scan:

@@ -1,20 +1,25 @@
 """Gaps of a scan: pixels that say nothing, given a value by their neighbours along X, so that no later step spreads them.
 
 `filled` for pixels that are not finite, where a row without any value is refused; `fill` for any pixels of one sinogram, where
-such a row is interpolated along the angle.
+such a row is interpolated along the angle. `leave_out` for projections that are lost.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firstlight.errors import FrameError
-from firstlight.frame import Flag
+from firstlight.frame import Flag, Frame
+from firstlight.geometry import WHITES_AT, Scan
+from firstlight.needs import needs
+from firstlight.noise import Noise, spread
 
-__all__ = ["fill", "filled", "refuse_empty"]
+__all__ = ["fill", "filled", "leave_out", "refuse_empty"]
 
 Array = NDArray[Any]
 
@@ -58,5 +63,39 @@ def refuse_empty(row: int, height: int, step: str) -> None:
     if row >= 0:
         raise FrameError(
             f"{step}: row {row % height} of projection {row // height} holds no finite value, expected at least one; "
-            "leave that projection or that row out"
+            f"leave that projection out, by calibrate.leave_out with projections = [{row // height}] before this step"
         )
+
+
+@needs(halo=0, copies=2.0)
+def leave_out(frame: Frame, *, projections: Sequence[int]) -> Frame:
+    """A scan (A, Y, X) without the projections numbered so, from 0: (A', Y, X), the unit, noise, std and flags of the others.
+
+    Where the scan's file says which projection its whites were taken at, that is forgotten. Raises FrameError for other axes,
+    numbers that no projection has, or where none would be left.
+    """
+    step = "calibrate.leave_out"
+    if frame.axes != "AYX" or not isinstance(frame.geometry, Scan):
+        raise FrameError(f"{step}: got axes {frame.axes}, expected a scan AYX with its angles")
+    count, gone = frame.shape[0], sorted({int(i) for i in projections})
+    if not gone or gone[0] < 0 or gone[-1] >= count or len(gone) == count:
+        raise FrameError(f"{step}: projections {gone}, expected some of 0..{count - 1}, and not all")
+    kept = np.delete(np.arange(count), gone)
+
+    def own(part: Any) -> Any:
+        return np.asarray(part)[kept] if np.ndim(part) == 3 and np.shape(part)[0] == count else part
+
+    noise = frame.noise
+    if isinstance(noise, Noise):
+        noise = replace(noise, **{k: own(spread(getattr(noise, k), frame.shape)) for k in ("a", "b", "offset", "c", "d")})
+    extra = tuple(e for e in frame.geometry.extra if e[0] != WHITES_AT)
+    geometry = replace(frame.geometry, angles=frame.geometry.angles[kept], extra=extra)
+    return frame.then(
+        step,
+        {"projections": gone},
+        data=np.asarray(frame.data)[kept],
+        noise=noise,
+        std=own(frame.std),
+        flags=own(frame.flags),
+        geometry=geometry,
+    )
