@@ -9,7 +9,7 @@ import torch
 
 from firstlight import io, model_file
 from firstlight.dataset.mosaics import linear
-from firstlight.errors import FrameError, ModelError
+from firstlight.errors import FrameError, ModelError, WriteError
 from firstlight.evaluation.demosaickers import _learned, compare_demosaickers, psnr
 from firstlight.frame import Frame, Observation, Unit
 from firstlight.geometry import BAYER, XTRANS, Mosaic
@@ -93,3 +93,24 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "grey.png"), np.zeros((40, 40), np.uint8))
     with pytest.raises(FrameError, match="colour picture"):
         compare_demosaickers([one], [tmp_path / "grey.png"], tmp_path / "out")
+
+
+def test_no_picture_replaces_another_or_an_image(tmp_path: Path) -> None:
+    codes = np.random.default_rng(1).integers(0, 255, (40, 48, 3)).astype(np.uint8)
+    (tmp_path / "b").mkdir()
+    images = [tmp_path / "a.png", tmp_path / "b" / "a.png"]
+    for path in images:
+        cv2.imwrite(str(path), codes)
+    before, path = images[0].read_bytes(), model(tmp_path / "m.safetensors", XTRANS)
+    with pytest.raises(WriteError, match="overwrite the input"):
+        compare_demosaickers([path], images[:1], tmp_path)
+    assert images[0].read_bytes() == before
+    with pytest.raises(WriteError, match="two results"):
+        compare_demosaickers([path], images, tmp_path / "out")
+
+
+def test_a_checkpoint_named_as_a_method_and_no_px_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="named lmmse"):
+        compare_demosaickers([model(tmp_path / "lmmse.safetensors", XTRANS)], [], tmp_path / "out")
+    with pytest.raises(FrameError, match="side 0"):
+        compare_demosaickers([model(tmp_path / "m.safetensors", XTRANS)], [], tmp_path / "out", side=0)

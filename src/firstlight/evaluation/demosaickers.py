@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight import io, model_file
+from firstlight import io, model_file, outputs
 from firstlight.atomic import replacing, write_text
 from firstlight.calibrate.balance import multipliers_of
 from firstlight.dataset.mosaics import linear, unbalanced
@@ -35,17 +35,25 @@ def compare_demosaickers(
 
     images: pictures, whose sRGB values are sampled as if linear by the checkpoints' pattern, or raw files of that pattern,
     without truth. A row: image, method, psnr [dB] of sRGB values, clipped to [0, 1], 10 px of border left out, or None.
-    Raises ModelError for checkpoints of different patterns, FrameError, ReadError for an image that cannot be used.
+    Raises ModelError for checkpoints of different patterns, FrameError, ReadError for an image that cannot be used, WriteError
+    where a picture would replace another or an image.
     """
     models = {path.stem: model_file.load(path) for path in checkpoints}
     if len(models) < len(checkpoints) or not models:
         raise ModelError(f"compare: {len(checkpoints)} checkpoints of {len(models)} names; give one or more, each its own")
+    if taken := models.keys() & set(PLAIN):
+        raise ModelError(f"compare: a checkpoint named {taken.pop()}, as a method beside it is; name the file otherwise")
     pattern = _pattern(models)
+    if side < 1:
+        raise FrameError(f"compare: side {side} px, expected 1 or more")
     if out.exists() and not out.is_dir():
         raise WriteError(f"{out}: is a file, expected a folder for pictures and the table")
+    goals = [out / f"{path.stem}.png" for path in images]
+    outputs.apart(*goals)
+    outputs.spare(goals, images)
     out.mkdir(parents=True, exist_ok=True)
     rows = list[dict[str, Any]]()
-    for i, path in enumerate(images):
+    for i, (path, goal) in enumerate(zip(images, goals, strict=True)):
         if tick:
             tick(i, len(images), path.name)
         raw, frame, truth = _mosaicked(path, pattern)
@@ -53,7 +61,7 @@ def compare_demosaickers(
         found |= {name: _learned(raw, frame, model) for name, model in models.items()}
         for name, colors in found.items():
             rows.append({"image": path.name, "method": name, "psnr": None if truth is None else psnr(colors, truth)})
-        _draw(out / f"{path.stem}.png", [*found.values(), *([] if truth is None else [truth])], side, truth is None)
+        _draw(goal, [*found.values(), *([] if truth is None else [truth])], side, truth is None)
     text = "image\tmethod\tpsnr\n" + "".join(f"{r['image']}\t{r['method']}\t{_number(r['psnr'])}\n" for r in rows)
     write_text(out / "table.tsv", text)
     return rows
