@@ -1,6 +1,8 @@
 """A raw frame developed, end to end: a simulated camera looks at known Rec.2020 light."""
 
+import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -358,3 +360,15 @@ def test_a_real_photograph(data):
     assert np.abs(out.data - more.data[:, 30:-30, 30:-30])[:, 8:-8, 8:-8].max() < 1e-4
     dark = linear(raw.replace(noise=noise).crop(Box((3100, 100), (3400, 400))))  # the heads of the audience
     assert abs(np.median(dark.data[1])) < 2e-3
+
+
+@pytest.mark.skipif("FIRSTLIGHT_RAF" not in os.environ, reason="FIRSTLIGHT_RAF names no X-Trans RAF")
+def test_a_real_xtrans_raf():
+    """The network runs; shrunk by 18, whole cells, colours are those of bilinear means, which know no correlation."""
+    raw = io.read(Path(os.environ["FIRSTLIGHT_RAF"]))
+    out, plain = develop(raw), develop(raw, method="bilinear", denoise="off")
+    assert [r.params["method"] for r in out.history if r.step == "restore.demosaic"] == ["net"]
+    assert np.isfinite(out.data).all()
+    high, wide = (n // 18 * 18 for n in out.shape[1:])
+    ours, theirs = (f.data[:, :high, :wide].reshape(3, high // 18, 18, wide // 18, 18).mean((2, 4)) for f in (out, plain))
+    assert np.median(np.abs(ours - theirs).max(0)) < 0.02 * np.median(theirs.max(0))
