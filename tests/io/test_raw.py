@@ -383,3 +383,15 @@ def test_a_real_xtrans_raf():
     frame = io.read(Path(os.environ["FIRSTLIGHT_RAF"]))
     assert sorted(np.bincount(np.ravel(frame.geometry.cell())).tolist()) == [8, 8, 20]
     assert np.max(frame.observation.offset) < 1.05 * np.median(np.sort(frame.data, axis=None)[:1000])
+
+
+def test_of_a_truncated_dng_one_line_is_said(tmp_path, caplog) -> None:
+    """EXIF lies behind the image: tifffile logs that its directory is not there."""
+    codes = np.arange(96 * 96, dtype=np.uint16).reshape(96, 96)
+    seen = Observation(offset=0.0, saturation=16000.0, white_balance=(2.0, 1.0, 1.5))
+    frame = Frame(codes, "YX", Unit.ADU, Unmodelled("none"), geometry=Mosaic(((0, 1), (1, 2))), observation=seen)
+    io.write(frame, tmp_path / "a.dng")
+    (tmp_path / "cut.dng").write_bytes((tmp_path / "a.dng").read_bytes()[:9000])
+    with pytest.raises(ReadError, match="truncated"):
+        io.read(tmp_path / "cut.dng")
+    assert not caplog.records

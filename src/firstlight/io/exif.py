@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +43,7 @@ def tags(path: Path) -> dict[str, Any]:
 def _tiff(path: Path, file: Any) -> dict[str, Any]:
     import tifffile
 
-    with tifffile.TiffFile(file) as tiff:
+    with _quiet(), tifffile.TiffFile(file) as tiff:
         pages = [p for page in tiff.pages for p in (page, *(getattr(page, "pages", None) or ()))]
         if file is path:
             _complete(path, pages)
@@ -48,6 +52,21 @@ def _tiff(path: Path, file: Any) -> dict[str, Any]:
         if raw:
             found |= _values(max(raw, key=lambda p: p.imagewidth * p.imagelength))
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What tifffile logs of tags that it cannot read is not shown: `_complete` tells what is missing."""
+    logger, thread = logging.getLogger("tifffile"), threading.get_ident()
+
+    def others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(others)
 
 
 def _photometric(page: Any) -> int:
