@@ -115,6 +115,8 @@ def test_a_set_of_the_wrong_balance_warns(data: Path, tmp_path: Path) -> None:
         ({"patch": 50}, "multiple of 6"),
         ({"noisy": 2.0}, "noisy 2"),
         ({"rate": 0.0}, "rate 0"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 1 << 32}, "expected 0 to 4294967295"),
         ({"device": "abacus"}, "'abacus' is not there"),
     ],
 )

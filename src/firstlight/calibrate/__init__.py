@@ -72,9 +72,9 @@ __all__ = [
     "flag_hot_pixels",
     "flag_saturated",
     "gpaganin",
+    "leave_out",
     "master",
     "measure_shift",
-    "leave_out",
     "merge_repeated",
     "normalize_air",
     "paganin",
@@ -123,6 +123,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_na
         to_electrons,
     )
     from firstlight.calibrate.emva import emva_descriptor
+    from firstlight.calibrate.gaps import leave_out
     from firstlight.calibrate.line import Transfer
     from firstlight.calibrate.normalize import normalize_air
     from firstlight.calibrate.outliers import (
@@ -135,7 +136,6 @@ if TYPE_CHECKING:  # what type checkers and editors see of _NAMES; tests/test_na
     from firstlight.calibrate.register import measure_shift, shift_between
     from firstlight.calibrate.scan import transmission
     from firstlight.calibrate.single import transfer_single
-    from firstlight.calibrate.gaps import leave_out
     from firstlight.calibrate.stitch import merge_repeated, stitch_360
     from firstlight.calibrate.stripes import (
         remove_stripes,

@@ -67,7 +67,7 @@ def refuse_empty(row: int, height: int, step: str) -> None:
         )
 
 
-@needs(halo=0, copies=2.0)
+@needs(halo=0, copies=3.75)
 def leave_out(frame: Frame, *, projections: Sequence[int]) -> Frame:
     """A scan (A, Y, X) without the projections numbered so, from 0: (A', Y, X), the unit, noise, std and flags of the others.
 

@@ -24,7 +24,7 @@ from firstlight.train.batches import Batch
 from firstlight.train.job import checkpoint_for, learned
 from firstlight.train.mosaics import Light, MosaicBatches, masks
 from firstlight.train.objectives import Objective
-from firstlight.train.options import Learning, check_device
+from firstlight.train.options import Learning, check_device, check_seed
 from firstlight.train.pictures import described, mixes, pool
 from firstlight.train.validation import objective_risk
 
@@ -145,6 +145,7 @@ def _check(options: Learning) -> None:
         raise FrameError("train demosaic: --width and --depth are of a new network; leave them out with --start")
     if options.patch % _multiple(options):
         raise FrameError(f"train demosaic: patch {options.patch} px, expected a multiple of {_multiple(options)}")
+    check_seed(options.seed)
     check_device(options.device)
 
 

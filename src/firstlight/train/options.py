@@ -9,7 +9,7 @@ from typing import Any
 
 from firstlight.errors import FrameError
 
-__all__ = ["Learning", "Options", "changed", "check", "check_device", "check_patch"]
+__all__ = ["Learning", "Options", "changed", "check", "check_device", "check_patch", "check_seed"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ def check(method: str, options: Options, is_set: bool) -> None:
         if options.net == "seed" and name in NEW[1:]:
             raise FrameError(f"train: the network 'seed' takes no {flag}; leave it out, or take --net lean")
     _numbers(options)
+    check_seed(options.seed)
     check_device(options.device)
 
 
@@ -137,6 +138,12 @@ def _numbers(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise FrameError(f"train: {name} {value}, expected 1 or more")
+
+
+def check_seed(seed: int) -> None:
+    """Raises FrameError for a seed that the generators do not take."""
+    if not 0 <= seed < 1 << 32:
+        raise FrameError(f"train: seed {seed}, expected 0 to {(1 << 32) - 1}")
 
 
 def check_device(device: str) -> None:
