@@ -331,7 +331,11 @@ BAD = (
     ("--denoise nan", "expected auto, off"),
     ("--white nan", "diffuse white at nan nits"),
     ("--white 2000", "diffuse white at 2000 nits"),
-    ("--ev inf", "expected a finite number"),
+    ("--ev inf", "expected a number of stops"),
+    ("--ev 1e9", "expected a number of stops"),
+    ("--denoise 1e30", "expected auto, off"),
+    ("--wb 1e-300,1,1", "expected three positive"),
+    ("--wb 1e38,1,1", "expected three positive"),
     ("--quality 101", "expected 0 to 100"),
     ("--jobs 0", "expected 1 or more"),
     ("--to tiff --quality 90", "--quality is for avif, ultrahdr, jpeg"),
@@ -399,6 +403,39 @@ def test_outputs_that_cannot_be_are_one_line(tmp_path: Path, capsys) -> None:
     ):
         _, err = run(*words, "--method", "bilinear", code=2, capsys=capsys)
         assert told in err
+
+
+def test_a_denoised_mosaic_is_not_denoised_again(tmp_path: Path, capsys) -> None:
+    """Its samples are interpolated as they are."""
+    source = photo(tmp_path / "in.dng", noise=Noise(60.0, 900.0, BLACK), shape=(120, 126))
+    run(source, "-o", tmp_path / "cfa.dng", "--to", "cfa-dng", "--method", "lmmse", capsys=capsys)
+    made = {}
+    for name, more in (("auto", ()), ("off", ("--denoise", "off"))):
+        words = (tmp_path / "cfa.dng", "-o", tmp_path / f"{name}.jxl", "--method", "lmmse", "--json", *more)
+        row = json.loads(run(*words, capsys=capsys)[0])[0]
+        made[name] = np.asarray(io.read(tmp_path / f"{name}.jxl").data)
+        assert row["noise"] == "not denoised"
+    assert np.array_equal(made["auto"], made["off"])
+
+
+def test_colours_without_a_matrix_are_refused_before_demosaicking(tmp_path: Path, capsys, monkeypatch) -> None:
+    frame = io.read(photo(tmp_path / "in.dng"))
+    io.write(frame.replace(observation=Observation(**(vars(frame.observation) | {"color_matrix": None}))), tmp_path / "n.dng")
+    run(tmp_path / "n.dng", "-o", tmp_path / "o.dng", "--method", "lmmse", capsys=capsys)  # camera's colours need none
+    monkeypatch.setattr(developing.pipeline, "prepared", lambda frame, denoise: pytest.fail("too late"))
+    _, err = run(tmp_path / "n.dng", "-o", tmp_path / "o.avif", code=2, capsys=capsys)
+    assert "no colour matrix of X9 is known" in err
+
+
+def test_pictures_of_other_shipped_weights_are_not_left(tmp_path: Path, capsys, monkeypatch) -> None:
+    source = photo(tmp_path / "in.dng", shape=(24, 24))
+    words = (source, "-o", tmp_path / "o.avif")
+    run(*words, capsys=capsys)
+    out, _ = run(*words, capsys=capsys)
+    assert "1 photograph" in out
+    monkeypatch.setattr(developing, "_shipped", lambda: frozenset({"another"}))
+    _, err = run(*words, code=2, capsys=capsys)
+    assert "came with another version; --anew" in err
 
 
 def documented(path: Path) -> Path:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
 from firstlight.frame import Frame, Record
 from firstlight.io.exif_write import START
 from firstlight.io.rendered import Rendered, write_rendered
+from firstlight.restore.demosaic import SHIPPED
 
 __all__ = ["FORMATS", "Developing", "develop"]
 
@@ -158,11 +159,21 @@ def _made(task: Task) -> bool:
     same = all(params.get(k) == task.said.get(k) for k in ("path", "size", "modified"))
     if not same and (not task.path.is_file() or digest != io.sha256(task.path)):
         raise WriteError(f"{task.goal}: was developed from another file than {task.path} is now; --anew replaces it")
+    if told["weights"] is not None and "model" not in asked and told["weights"] not in _shipped():
+        raise WriteError(f"{task.goal}: was developed by a network that came with another version; --anew replaces it")
     return True
 
 
+@cache
+def _shipped() -> frozenset[str]:
+    """Digests of the networks that come with firstlight."""
+    from firstlight import model_file
+
+    return frozenset(model_file.load(model_file.shipped(name)).digest() for name in SHIPPED.values())
+
+
 def _said(path: Path) -> dict[str, Any] | None:
-    """The line of a picture's history that tells what it was developed from; None where there is none."""
+    """The line of a picture's history that tells what it was developed from, and the `weights` that ran; None without one."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
             at = held.find(START.encode())
@@ -170,7 +181,10 @@ def _said(path: Path) -> dict[str, Any] | None:
         history = json.JSONDecoder().raw_decode(text)[0]["history"] if text else []
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return next((r for r in history[::-1] if isinstance(r, dict) and "develop" in r.get("params", {})), None)
+    lines = [r for r in history[::-1] if isinstance(r, dict)]
+    line = next((r for r in lines if "develop" in r.get("params", {})), None)
+    weights = next((r["params"].get("weights") for r in lines if r.get("step") == "restore.demosaic"), None)
+    return None if line is None else line | {"weights": weights}
 
 
 def _alone(tasks: Sequence[Task], options: Developing, single: bool, tick: Tick) -> Iterator[tuple[Task, Row]]:
@@ -286,7 +300,7 @@ def _rendered(task: Task, options: Developing, lap: Lap) -> Rendered:
 def _seen(task: Task, options: Developing, lap: Lap) -> pipeline.Camera:
     light = partial(pipeline.prepared, denoise=denoising(options.denoise))
     seen = pipeline.camera(
-        _lapped(light(_read(task, options, lap)), lap, "noise"),
+        _lapped(light(_finishable(_read(task, options, lap), options)), lap, "noise"),
         method=options.method,
         model=options.model,
         denoise=denoising(options.denoise),
@@ -296,6 +310,12 @@ def _seen(task: Task, options: Developing, lap: Lap) -> pipeline.Camera:
     )
     lap("demosaic")
     return seen
+
+
+def _finishable(frame: Frame, options: Developing) -> Frame:
+    if options.to not in DNGS:  # those hold the camera's own colours
+        pipeline.finishable(frame)
+    return frame
 
 
 def _lapped(frame: Frame, lap: Lap, stage: str) -> Frame:

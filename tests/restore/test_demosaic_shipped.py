@@ -65,15 +65,15 @@ def test_every_phase_gives_the_same_colours_as_a_crop(pattern, phase, nets, whol
 @pytest.mark.parametrize("pattern", NAMES)
 @pytest.mark.parametrize("rgb", [(0.4, 0.4, 0.4), (0.7, 0.4, 0.1), (0.02, 0.02, 0.02)])
 def test_a_flat_field_holds_next_to_nothing_at_the_patterns_period(pattern, rgb, nets):
-    """Below what 16 bits of the linear signal and a 20th of its noise show; edge rows and columns are there."""
+    """Below what 16 bits of the linear signal and a 20th of its noise show; edge rows and columns are there, to 2 %."""
     truth = flat(rgb, 96)
     for noise in (STILL, DETECTOR):
         out = learned(sampled(truth, pattern, (1, 2), noise), nets[pattern])
         inside = out[:, 18:78, 18:78].reshape(3, 10, 6, 10, 6).mean((1, 3))
-        left = np.std(inside, axis=(1, 2)).max()
-        assert left < 5e-4 * max(rgb) + 0.05 * float(np.sqrt(noise.variance(np.float64(max(rgb)))))
+        left, shown = np.std(inside, axis=(1, 2)).max(), 0.05 * float(np.sqrt(noise.variance(np.float64(max(rgb)))))
+        assert left < 5e-4 * max(rgb) + shown
         edges = np.concatenate([out[:, [0, -1]].reshape(3, -1), out[:, :, [0, -1]].reshape(3, -1)], axis=1)
-        assert np.abs(edges - np.array(rgb)[:, None]).max() < 0.02 * max(rgb)
+        assert np.abs(edges - np.array(rgb)[:, None]).max() < 0.02 * max(rgb) + shown
 
 
 @pytest.mark.parametrize("pattern", NAMES)

@@ -12,7 +12,7 @@ from firstlight.errors import FrameError
 from firstlight.frame import Frame, Unit
 from firstlight.io import icc
 
-__all__ = ["LUMA", "Space", "camera_matrix", "compress_gamut", "convert", "mixed", "rgb_to_xyz", "to_rec2020"]
+__all__ = ["LUMA", "Space", "camera_matrix", "compress_gamut", "convert", "matrix_of", "mixed", "rgb_to_xyz", "to_rec2020"]
 
 Array = NDArray[Any]
 Space = Literal["rec2020", "srgb"]
@@ -92,18 +92,23 @@ def to_rec2020(frame: Frame) -> Frame:
     """
     if frame.axes != "CYX" or frame.shape[0] != 3:
         raise FrameError(f"develop.to_rec2020: axes {frame.axes!r} of shape {frame.shape}, expected R, G and B (CYX)")
-    if frame.observation.color_matrix is None:
-        camera = frame.observation.instrument or "the camera"
-        raise FrameError(
-            f"develop.to_rec2020: no colour matrix of {camera} is known; set observation.color_matrix (XYZ to camera)"
-        )
-    matrix = camera_matrix(frame.observation.color_matrix)
+    matrix = matrix_of(frame)
     back = tuple(tuple(float(v) for v in row) for row in np.linalg.inv(rgb_to_xyz("rec2020")))
     # the levels that colours ended at belong to camera colours: white's, the least, stays
     seen = replace(frame.observation, color_matrix=back, saturation=_whole(frame.observation.saturation))
     told = {"matrix": [[round(float(v), 6) for v in row] for row in matrix]}
     data = mixed(matrix, frame.data)
     return frame.then("develop.to_rec2020", told, data=data, unit=Unit.REC2020, std=None, observation=seen)
+
+
+def matrix_of(frame: Frame) -> NDArray[np.float64]:
+    """The matrix (3, 3) from a frame's balanced colours to Rec.2020. Raises FrameError where its file states none."""
+    if frame.observation.color_matrix is None:
+        camera = frame.observation.instrument or "the camera"
+        raise FrameError(
+            f"develop.to_rec2020: no colour matrix of {camera} is known; set observation.color_matrix (XYZ to camera)"
+        )
+    return camera_matrix(frame.observation.color_matrix)
 
 
 def _whole(level: Any) -> float | None:

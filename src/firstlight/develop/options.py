@@ -26,6 +26,7 @@ NOT_OF: dict[str, tuple[str, ...]] = {  # options that have no meaning in a form
     "transfer": tuple(f for f in FORMATS if f != "tiff"),
 }
 RUNNING = ("jobs", "anew")  # options that change nothing in a picture
+STOPS, GAIN, STRENGTH = 30, 1000.0, 100.0  # the most that --ev, --wb (or one over it) and --denoise may be: float32 holds more
 DENOISING = ("auto", "net", "lmmse")
 
 
@@ -83,8 +84,8 @@ def agree(options: Developing) -> None:
             raise FrameError(f"develop: --{name} is for {fits}, it has no meaning in {to}; leave it out")
     if options.jobs < 1:
         raise FrameError(f"develop: --jobs {options.jobs}, expected 1 or more processes")
-    if not math.isfinite(options.ev):
-        raise FrameError(f"develop: --ev {options.ev:g}, expected a finite number of stops")
+    if not abs(options.ev) <= STOPS:
+        raise FrameError(f"develop: --ev {options.ev:g}, expected a number of stops from -{STOPS} to {STOPS}")
     if options.quality is not None and not 0 <= options.quality <= 100:
         raise FrameError(f"develop: --quality {options.quality:g}, expected 0 to 100")
     hlg.scene(np.zeros(1), nits(options))
@@ -131,8 +132,8 @@ def denoising(text: str) -> float | Literal["auto", "off"]:
         found = float(text)
     except ValueError:
         found = math.nan
-    if not (math.isfinite(found) and found >= 0):
-        raise FrameError(f"develop: --denoise {text}, expected auto, off, or a factor from 0 up")
+    if not 0 <= found <= STRENGTH:
+        raise FrameError(f"develop: --denoise {text}, expected auto, off, or a factor from 0 to {STRENGTH:g}")
     return found
 
 
@@ -144,6 +145,8 @@ def multipliers(text: str | None) -> tuple[float, ...] | None:
         found = tuple(float(part) for part in text.split(","))
     except ValueError:
         found = ()
-    if len(found) != 3 or not all(math.isfinite(v) and v > 0 for v in found):
-        raise FrameError(f"develop: --wb {text}, expected three positive multipliers of R, G and B, such as 2.1,1,1.6")
+    if len(found) != 3 or not all(1 / GAIN <= v <= GAIN for v in found):
+        raise FrameError(
+            f"develop: --wb {text}, expected three positive multipliers of R, G and B up to {GAIN:g}, such as 2.1,1,1.6"
+        )
     return found

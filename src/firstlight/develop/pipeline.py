@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from firstlight import calibrate
 from firstlight.calibrate.balance import multipliers_of
 from firstlight.develop import hlg
-from firstlight.develop.colour import compress_gamut, convert, rgb_to_xyz, to_rec2020
+from firstlight.develop.colour import compress_gamut, convert, matrix_of, rgb_to_xyz, to_rec2020
 from firstlight.develop.exposure import expose, upright
 from firstlight.develop.highlights import neutral, reached
 from firstlight.errors import FrameError
@@ -35,6 +35,7 @@ __all__ = ["Camera", "camera", "develop", "finished", "prepared", "render"]
 Array = NDArray[Any]
 ELECTRONS, READ = 60000, 3  # at saturation: the curve in which colours are interpolated where no noise is known
 START = {"hlg": 0.5, "linear": 0.5, "srgb": 0.8}  # of the display's peak, where the shoulder begins
+DENOISED = "develop.mosaic_raw"  # the step after which a mosaic's noise is off already
 BITS = {"hlg": (10,), "srgb": (8, 16), "linear": (32, 16)}
 ROWS = 32  # rows rendered at once, which a cache holds
 
@@ -57,14 +58,16 @@ def develop(
     frame: a mosaic (Y, X) of R, G and B, a monochrome sensor's (Y, X) or colours that their writer demosaicked (C, Y, X),
     [ADU] with the black level still in, or any unit without one; saturation, balance and matrix in its observation. method,
     model, ensemble, keep_samples, bf16: as in `restore.demosaic`. denoise: "auto", by the frame's noise, which is estimated
-    from the picture (`calibrate.transfer_single`) where the frame knows none; "off", interpolated only; a number, times the
-    noise's standard deviation. wb: multipliers of R, G, B; None: the camera's. ev: stops brighter. white: where diffuse white
-    lies, a share of saturation; None: as the file's tags say (`develop.expose`).
+    from the picture (`calibrate.transfer_single`) where the frame knows none, and not at all where the history says that the
+    mosaic was denoised (`develop.mosaic_raw`); "off", interpolated only; a number, times the noise's standard deviation. wb:
+    multipliers of R, G, B; None: the camera's. ev: stops brighter. white: where diffuse white lies, a share of saturation;
+    None: as the file's tags say (`develop.expose`).
 
     Negatives and values above 1 are kept; flags mark SATURATED wherever a saturated sample entered a colour, and colours are
     grey there. Monochrome frames become three equal colours; those and colours that come demosaicked are not denoised, and
     `denoise` must not be a number for them. Raises FrameError for what is missing or does not apply, and what to do.
     """
+    finishable(frame)
     light = prepared(frame, denoise=denoise)
     del frame
     return finished(
@@ -97,6 +100,14 @@ class Camera(NamedTuple):
     gains: tuple[float, float, float]
     mosaic: Mosaic | None
     level: float
+
+
+def finishable(frame: Frame) -> None:
+    """Raises FrameError, before any work, where colours could not be finished: their matrix alone is unknown."""
+    mosaic = frame.geometry if isinstance(frame.geometry, Mosaic) else None
+    colours = frame.axes == "CYX" or (mosaic is not None and set(mosaic.colors) == set("RGB"))
+    if colours and frame.observation.saturation is not None and frame.observation.white_balance is not None:
+        matrix_of(frame)
 
 
 def prepared(frame: Frame, *, denoise: Literal["auto", "off"] | float = "auto") -> Frame:
@@ -158,7 +169,8 @@ def finished(seen: Camera, *, ev: float = 0.0, white: float | None = None) -> Fr
 
 def _strength(frame: Frame, denoise: str | float, mosaic: Mosaic | None) -> float:
     """Times the noise's standard deviation."""
-    given = {"auto": 1.0, "off": 0.0}.get(denoise) if isinstance(denoise, str) else float(denoise)
+    again = any(record.step == DENOISED for record in frame.history)
+    given = {"auto": 0.0 if again else 1.0, "off": 0.0}.get(denoise) if isinstance(denoise, str) else float(denoise)
     if given is None or not (np.isfinite(given) and given >= 0):
         raise FrameError(f"develop: denoise {denoise!r}, expected auto, off, or a factor from 0 up")
     if mosaic is None and not isinstance(denoise, str) and given > 0:
