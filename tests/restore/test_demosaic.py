@@ -7,7 +7,7 @@ from firstlight import Flag, Frame, Mosaic, Noise, Observation, Unit, Unmodelled
 from firstlight.errors import FrameError, ModelError
 from firstlight.geometry import BAYER, XTRANS
 from firstlight.restore import demosaic, lmmse
-from firstlight.restore.encoding import Encoding
+from firstlight.restore.encoding import Encoding, encoding
 
 QUAD = ((0, 0, 1, 1), (0, 0, 1, 1), (1, 1, 2, 2), (1, 1, 2, 2))
 STILL = Noise(0.0, 0.0)
@@ -365,3 +365,17 @@ def test_a_model_of_another_pattern_is_refused(nets):
         demosaic(sampled(scene(), BAYER), method="net", model=nets[XTRANS])
     with pytest.raises(ModelError, match="trained on mosaics"):
         demosaic(sampled(scene(), BAYER), method="net", model=model_file.new("lean", {"inputs": 2}))
+
+
+def test_the_noise_of_a_cell_is_to_the_last_bit_that_of_any_frame():
+    """Else each size of frame would have filters solved for it: variances of a cell of 2 x 2, whole and broken periods."""
+    cell = np.array([[0.1, 0.2], [0.3, 0.7]]) / 3000
+    made = {
+        shape: encoding(sampled(scene(shape), XTRANS, noise=Noise(1 / 5000, cell)), Mosaic(XTRANS, colors="RGB"))
+        for shape in ((48, 50), (60, 60), (61, 67))
+    }
+    color = Mosaic(XTRANS).at((6, 6))
+    wanted = [np.mean(np.tile(cell, (3, 3))[color == k]) for k in range(3)]
+    for code in made.values():
+        assert code.sigma == made[60, 60].sigma
+        np.testing.assert_allclose(code.own[:, 1], wanted, rtol=1e-12)

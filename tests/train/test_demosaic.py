@@ -18,7 +18,7 @@ from firstlight.noise import Noise
 from firstlight.restore import demosaic
 from firstlight.train import Learning, learn_demosaic
 from firstlight.train.batches import Batch
-from firstlight.train.demosaic import documented
+from firstlight.train.demosaic import documented, packed
 from firstlight.train.mosaics import masks
 
 QUICK = {"budget": "3 steps", "validations": 1, "batch": 2, "patch": 48, "half": False}
@@ -125,3 +125,21 @@ def test_options_that_cannot_be_are_refused(options: dict, message: str, data: P
         learn_demosaic(data, tmp_path / "m.safetensors", Learning(**{**QUICK, **options}))
     with pytest.raises(FrameError, match="no such file"):
         learn_demosaic(tmp_path / "none", tmp_path / "m.safetensors", Learning(**TINY))  # type: ignore[arg-type]
+
+
+class Idle(torch.nn.Module):
+    """A network of no correction."""
+
+    pack = 6
+
+    def forward(self, mosaic: torch.Tensor, base: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(base)
+
+
+@pytest.mark.parametrize("chroma", [0.0, 0.25])
+def test_the_packed_loss_by_hand(chroma: float) -> None:
+    """Filters of zeros are off by the colour itself: (.5 + .2 + .1) / 3, and from green by .3 and .1."""
+    colour = torch.tensor([0.5, 0.2, 0.1])[None, :, None, None]
+    batch = Batch(torch.ones(1, 1, 36, 36), colour.expand(1, 3, 36, 36), sigma=torch.zeros(1, 3, 1, 1))
+    loss = packed(Idle(), batch, torch.Generator(), filters={0.0: torch.zeros(108, 36, 3, 3)}, chroma=chroma)
+    assert float(loss) == pytest.approx(0.8 / 3 + chroma * 0.2, rel=1e-5)

@@ -141,3 +141,13 @@ def test_recoloured_stays_a_picture_and_grey_pixels_share_their_gains() -> None:
     gains = found / grey
     np.testing.assert_allclose(gains, np.broadcast_to(gains[:, :1, :1], gains.shape), rtol=1e-5)
     assert drawn(flat(0.4), np.random.default_rng(1), 16).shape == (3, 16, 16)
+
+
+def test_exposures_reach_from_full_to_six_stops_under_each_picture_its_own() -> None:
+    """At ISO 100 encoded light is nearly its root; a quarter of full light, two stops under, is 0.5. Seed 8."""
+    rng = np.random.default_rng(8)
+    target = exposed(torch.ones(3000, 3, 6, 6), bank(100.0, rng), masks(XTRANS, 6), rng)[1].mean((1, 2, 3))
+    assert len(set(target.tolist())) > 2900
+    assert 0.12 < float(target.min()) < 0.2
+    assert 0.97 < float(target.max()) < 1.02  # the root of no light, of read noise alone, is up to 0.013
+    assert float((target < 0.5).float().mean()) == pytest.approx(4 / 6, abs=0.03)

@@ -59,9 +59,9 @@ def denoise(
 
     Where noise parameters differ from pixel to pixel (sCMOS maps, flat-fielded data), offsets are removed pixel by pixel and
     the other parameters averaged over 9 x 9 px (less what is far from their median) before stabilising, so that equal light
-    has equal values locally; a pixel
-    whose own variance is k > 1 times what it is stabilised with is drawn to the mean of its surroundings, m + (y - m) /
-    sqrt(k), so that its noise is 1. That assumes that equal light gives equal values: flat-field first.
+    has equal values locally; a pixel whose own variance is k > 1 times what it is stabilised with is drawn to the mean of its
+    surroundings, m + (y - m) / sqrt(k), so that its noise is 1. That assumes that equal light gives equal values: flat-field
+    first.
 
     Flagged pixels (saturated, cosmic ray, hot, dead, defect, no data) and non-finite ones are filled from trusted neighbours
     before the network sees them, and get its estimate, with std NaN, since they were not measured; saturated ones keep their
