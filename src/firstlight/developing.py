@@ -114,11 +114,9 @@ def _within(path: Path, folder: Path) -> bool:
 def _tasks(found: Sequence[tuple[Path, Path]], out: Path, several: bool, options: Developing) -> list[Task]:
     to = str(options.to)
     goals = [outputs.target(path, out / below, several, suffixes(to)[0]) for path, below in found]
-    for i, goal in enumerate(goals):
-        if goal in goals[:i]:
-            twin = found[goals.index(goal)][0]
-            raise WriteError(f"{goal}: {twin} and {found[i][0]} have the same name; write them to different folders")
-    outputs.spare(goals, [path for path, _ in found], [Path(f) for f in (options.model, options.detector) if f])
+    sources = [path for path, _ in found]
+    outputs.one_each(goals, sources)
+    outputs.spare(goals, sources, [Path(f) for f in (options.model, options.detector) if f])
     if out in goals and not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):
         raise WriteError(f"{out}: the folder {out.parent} does not exist or cannot be written to; name another")
     asked = _asked(options)

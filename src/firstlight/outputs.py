@@ -11,7 +11,20 @@ from typing import Any
 from firstlight import io
 from firstlight.errors import FirstlightError, FrameError, WriteError
 
-__all__ = ["apart", "distinct", "each", "folder", "naming", "placed", "spare", "stem", "target", "targets", "volume"]
+__all__ = [
+    "apart",
+    "distinct",
+    "each",
+    "folder",
+    "naming",
+    "one_each",
+    "placed",
+    "spare",
+    "stem",
+    "target",
+    "targets",
+    "volume",
+]
 
 CAMERA = (".arw", ".raf", ".nef", ".cr2", ".cr3")  # read only: a mosaic is written as DNG
 
@@ -65,11 +78,16 @@ def _suffix(path: Path) -> str:
 def targets(sources: Sequence[Path], out: Path, to: str | None = None) -> list[Path]:
     """One goal per source; raises WriteError where two sources of the same name would meet in one folder."""
     goals = [target(p, out, len(sources) > 1, to) for p in sources]
+    one_each(goals, sources)
+    return goals
+
+
+def one_each(goals: Sequence[Path], sources: Sequence[Path]) -> None:
+    """Raises WriteError where two sources of the same name would meet in one folder."""
     for i, goal in enumerate(goals):
         if goal in goals[:i]:
             twin = sources[goals.index(goal)]
             raise WriteError(f"{goal}: {twin} and {sources[i]} have the same name; write them to different folders")
-    return goals
 
 
 def stem(path: Path) -> str:
