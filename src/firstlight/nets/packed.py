@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from firstlight.nets.lean import FORMAT, Block
 
-__all__ = ["PackedNet"]
+__all__ = ["PackedNet", "span", "within"]
 
 LEVEL = 0.2  # what the grey mean enters by: it is larger than all differences, and would drive every unit the same way
 
@@ -20,7 +20,8 @@ class PackedNet(nn.Module):
     sigma (B, 3), the noise of each colour, to a correction (B, 3 pack^2, h, w). On packed cells every weight sees one phase of
     the pattern (Gharbi, Chaurasia, Paris & Durand 2016 pack by 2). What enters is the difference from the grey mean of 3 x 3
     cells, that mean and sigma; without biases the net is homogeneous: a change of unit changes nothing (Mohan et al. 2020).
-    A correction depends on cells at most `cells` away, `halo` px.
+    No correction is larger than what its surroundings span: where all is flat there is none. A correction depends on cells at
+    most `cells` away, `halo` px.
     """
 
     def __init__(self, pack: int = 6, width: int = 64, depth: int = 8) -> None:
@@ -39,8 +40,8 @@ class PackedNet(nn.Module):
 
     def forward(self, mosaic: Tensor, base: Tensor, sigma: Tensor) -> Tensor:
         """(B, pack^2, h + 2, w + 2), (B, 3 pack^2, h, w), (B, 3) to (B, 3 pack^2, h, w)."""
-        out: Tensor = self.last(self.blocks(self.first(self.entering(mosaic, base, sigma))))
-        return out
+        found = self.last(self.blocks(self.first(self.entering(mosaic, base, sigma))))
+        return within(found, span(mosaic))
 
     def entering(self, mosaic: Tensor, base: Tensor, sigma: Tensor) -> Tensor:
         """What the first convolution sees, (B, 4 pack^2 + 4, h, w): differences from grey, grey, sigma."""
@@ -50,3 +51,14 @@ class PackedNet(nn.Module):
         level = torch.cat([LEVEL * grey, noise], dim=1).contiguous(memory_format=FORMAT[2])
         x = torch.cat([base - grey, mosaic[:, :, 1:-1, 1:-1] - grey, level], dim=1)
         return x.contiguous(memory_format=FORMAT[2])
+
+
+def span(mosaic: Tensor) -> Tensor:
+    """How far samples of like phase differ within 3 x 3 cells, at most: (B, pack^2, h + 2, w + 2) to (B, 1, h, w)."""
+    highest, lowest = functional.max_pool2d(mosaic, 3, stride=1), -functional.max_pool2d(-mosaic, 3, stride=1)
+    return (highest - lowest).amax(1, keepdim=True)
+
+
+def within(correction: Tensor, limit: Tensor) -> Tensor:
+    """No more than the limit, up or down."""
+    return torch.maximum(torch.minimum(correction, limit), -limit)

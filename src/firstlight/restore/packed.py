@@ -18,6 +18,7 @@ from firstlight import cfa
 from firstlight.geometry import Mosaic
 from firstlight.inference import fast_bf16
 from firstlight.nets.lean import FORMAT
+from firstlight.nets.packed import span, within
 
 __all__ = ["as_convolution", "demosaicked"]
 
@@ -96,22 +97,24 @@ class _Correction:
         self.net, self.sigma, self.dtype = net, torch.tensor([sigma]), dtype
         self.first, self.last = _Rows(net.first, dtype), _Rows(net.last, dtype)  # type: ignore[arg-type]
         self.blocks = [(_Rows(b.first, dtype), _Rows(b.second, dtype)) for b in net.blocks]  # type: ignore[union-attr]
-        self.waiting: list[Tensor | None] = [None] * (len(self.blocks) + 1)
+        self.waiting: list[Tensor | None] = [None] * (len(self.blocks) + 2)
 
     def __call__(self, folded: Tensor, base: Tensor, *, last: bool) -> Tensor:
         x = self.net.entering(folded, base, self.sigma).to(self.dtype)  # type: ignore[operator]
         x = self.first(x, last=last)
         for k, (first, second) in enumerate(self.blocks):
-            x = self._joined(k, x, second(first(x, last=last).relu_(), last=last))
-        return self._joined(-1, base, self.last(x, last=last).float())
+            late = second(first(x, last=last).relu_(), last=last)
+            x = late.add_(self._waited(k, x, late.shape[2]))
+        found = self.last(x, last=last).float()
+        found = within(found, self._waited(-2, span(folded), found.shape[2]))
+        return found.add_(self._waited(-1, base, found.shape[2]))
 
-    def _joined(self, k: int, early: Tensor, late: Tensor) -> Tensor:
-        """`late` plus the rows of `early` that it belongs to, which came in before; those left wait."""
+    def _waited(self, k: int, early: Tensor, rows: int) -> Tensor:
+        """The first rows of those that came in at `k` so far; the others wait."""
         kept = self.waiting[k]
         early = early if kept is None else torch.cat([kept, early], dim=2)
-        rows = late.shape[2]
         self.waiting[k] = early[:, :, rows:].clone()
-        return late.add_(early[:, :, :rows])
+        return early[:, :, :rows]
 
 
 def _put(out: Array, found: Tensor, top: int, start: tuple[int, int]) -> None:
