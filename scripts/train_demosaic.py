@@ -5,8 +5,9 @@ python scripts/train_demosaic.py PHOTOS OUT.npz --fit          the covariance of
 
 PHOTOS: a folder of pictures that may be trained on (JPEG or PNG, sRGB; .npy, linear RGB panoramas) with their licences
 (LICENCES.tsv: file name, tab, licence). Photographs are shrunk by 2 to 8 in linear light, which removes compression and
-noise. With them charts, edges and letters, coloured and grey, from seeds of their own, and grey gratings, which teach what
-is false colour. Half of the patches get another saturation (x 0.6-2.2) and other channel gains (0.6-1.3).
+noise. With them charts, edges and letters, coloured and grey, from seeds of their own, grey gratings, which teach what is
+false colour, and flat fields with straight borders. Half of the patches get another saturation (x 0.6-2.2) and other channel
+gains (0.6-1.3).
 
 Half of the steps are without noise, sRGB values or square roots of light, half are exposures of a detector of 60 000 e- at
 ISO 100 and 2 to 4 e- read noise, at ISO 100 to 25 600 and up to 6 stops under, white-balanced. The loss is the mean absolute
@@ -45,7 +46,7 @@ from firstlight.train.validation import objective_risk
 
 Array = NDArray[Any]
 PATTERN = {"xtrans": XTRANS, "bayer": BAYER}
-SHARE = {"photo": 0.6, "art": 0.05, "panorama": 0.1, "drawn": 0.15, "grating": 0.1}
+SHARE = {"photo": 0.5, "art": 0.05, "panorama": 0.1, "drawn": 0.1, "grating": 0.15, "edge": 0.1}
 CHROMA = 0.25  # share of differences from green in the loss
 BATCH, SIDE = 12, 96
 ACTIVITY = 4e-3  # mean square of differences between neighbours, along Y and X together, of sRGB values: a mean photograph's
@@ -75,7 +76,7 @@ def pictures(folder: Path) -> dict[str, Pool]:
             pool[kind] += shrunk(linear, (2, 3, 4, 6, 8) if min(linear.shape[:2]) > 1000 else (1, 2))
     pool["drawn"] = [drawing(np.random.default_rng(3000 + i), i).transpose(2, 0, 1).astype(np.float16) for i in range(160)]
     pool["grating"] = [grating(np.random.default_rng(9000 + i)).astype(np.float16) for i in range(240)]
-    pool["grating"] = [grating(np.random.default_rng(9000 + i)).astype(np.float16) for i in range(240)]
+    pool["edge"] = [edges(np.random.default_rng(7000 + i)).astype(np.float16) for i in range(160)]
     roots = {kind: np.sqrt([i.shape[1] * i.shape[2] for i in images]) for kind, images in pool.items()}
     return {kind: Pool(images, roots[kind] / roots[kind].sum()) for kind, images in pool.items()}
 
@@ -131,6 +132,16 @@ def grating(rng: np.random.Generator, side: int = 256) -> Array:
     low, high = rng.uniform(0, 1, 2)
     light = low + (high - low) * wave
     return np.repeat((encoded(light) if rng.random() < 0.5 else light)[None], 3, axis=0)
+
+
+def edges(rng: np.random.Generator, side: int = 256) -> Array:
+    """Flat fields with straight borders (3, side, side), grey two times in three: what shows ripples beside an edge."""
+    y, x = np.mgrid[: 4 * side, : 4 * side].astype(np.float32)
+    seeds = rng.uniform(0, 4 * side, (int(rng.integers(4, 24)), 2))
+    nearest = np.argmin([(y - v) ** 2 + (x - u) ** 2 for v, u in seeds], axis=0)
+    levels = rng.uniform(0, 1, (len(seeds), 3)) if rng.random() < 1 / 3 else np.repeat(rng.uniform(0, 1, (len(seeds), 1)), 3, 1)
+    light = cv2.resize(levels[nearest].astype(np.float32), (side, side), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
+    return encoded(light) if rng.random() < 0.5 else light
 
 
 def covariance(pools: dict[str, Pool], seed: int, patches: int = 4000) -> Array:
