@@ -166,7 +166,7 @@ def test_pixels_noisier_than_their_surroundings_count_less() -> None:
 
 @pytest.mark.parametrize("name", ["a", "b", "c", "d"])
 def test_a_pixel_unlike_its_surroundings_leaves_no_square_around_it(name: str) -> None:
-    parts = {"a": 1.0, "b": 30.0, "c": 4e-6, "d": 2.5}
+    parts = {"a": 1.0, "b": 30.0, "c": 4e-3, "d": 2.5}
     odd = np.full((90, 90), parts[name])
     odd[45, 45] *= 300
     sky = Frame(np.full((90, 90), 40, np.float32), "YX", Unit.ELECTRON, Noise(**{**parts, name: odd}))
