@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from firstlight import intake, io, jobs
+from firstlight import calibrating, intake, io
 from firstlight.box import Box
 
 mpl.use("Agg")
@@ -28,8 +28,8 @@ def main(demo: Path) -> None:
     for column, (name, (light, restored, detector)) in zip(axes.T, CASES.items(), strict=True):
         here = demo / "sample" / Path(light).parent
         paths = {k: sorted(here.glob(f"{k}_*.fits")) for k in ("bias", "dark", "flat")}
-        options = jobs.Calibration(**paths, detector=str(demo / detector) if detector else None)
-        frame = intake.to_electrons(jobs.calibrated(demo / "sample" / light, options))
+        options = calibrating.Calibration(**paths, detector=str(demo / detector) if detector else None)
+        frame = intake.to_electrons(calibrating.calibrated(demo / "sample" / light, options))
         after = next((demo / "restored").glob(f"*{restored}"))
         better = io.read(after)
         lead = len(frame.shape) - 2

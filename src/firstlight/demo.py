@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from firstlight import calibrate as cal
-from firstlight import intake, io, jobs, outputs, restoring
+from firstlight import calibrating, intake, io, outputs, restoring
 from firstlight import measure as mea
 from firstlight.errors import FirstlightError, ReadError
 from firstlight.frame import Frame, Unit
@@ -29,7 +29,7 @@ class Case:
 
     name: str
     light: Path
-    options: jobs.Calibration
+    options: calibrating.Calibration
     truth: Path | None = None
 
 
@@ -74,9 +74,9 @@ def _sample_case(folder: Path, entry: dict[str, Any], out: Path) -> Case:
         made = out / f"{entry['domain']}.detector.json"
         if not made.exists():
             plot = out / f"{entry['domain']}.transfer.png"
-            jobs.transfer(paths("transfer"), paths("transfer_darks"), unit="adu", gain=None, out=made, plot=plot)
+            calibrating.transfer(paths("transfer"), paths("transfer_darks"), unit="adu", gain=None, out=made, plot=plot)
         detector = str(made)
-    options = jobs.Calibration(
+    options = calibrating.Calibration(
         paths("bias"), paths("dark"), paths("flat"), detector, None, entry.get("cosmic_rays", False), bool(entry.get("dark"))
     )
     return Case(f"{entry['domain']}: {entry['name']}", folder / entry["lights"][0], options, folder / entry["truth"])
@@ -88,7 +88,7 @@ def _own(data: Path, out: Path, detector: str | None) -> list[Case]:
     files = [data] if data.is_file() or data.suffix == ".zarr" else sorted(p for p in data.rglob("*") if _ours(p, data, out))
     if not files:
         raise ReadError(f"{data}: no file in it that firstlight reads; expected one of {', '.join(io.FORMATS)}")
-    options = jobs.Calibration(detector=detector)
+    options = calibrating.Calibration(detector=detector)
     return [Case(p.name if data.is_file() else str(p.relative_to(data)), p, options) for p in files]
 
 
@@ -129,7 +129,7 @@ def _ready(case: Case) -> tuple[Frame, str]:
     if raw and not case.options.bias and "A" not in frame.axes:
         frame, source = _from_data(frame)
     else:
-        frame = jobs.calibrated(case.light, case.options)
+        frame = calibrating.calibrated(case.light, case.options)
         source = "header, offset from the bias" if case.options.bias else source
     if case.truth is None:
         intake.check_white(frame)

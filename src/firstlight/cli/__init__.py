@@ -115,11 +115,11 @@ def calibrate(
     out
         Output file, or folder for several lights.
     """
-    from firstlight import jobs
+    from firstlight import calibrating
 
-    options = jobs.Calibration(bias or [], dark or [], flat or [], detector, unit, cosmic_rays, hot_pixels)
+    options = calibrating.Calibration(bias or [], dark or [], flat or [], detector, unit, cosmic_rays, hot_pixels)
     with progress(json) as tick:
-        rows = jobs.calibrate(lights, out, options, stack=stack, tick=tick)
+        rows = calibrating.calibrate(lights, out, options, stack=stack, tick=tick)
     return emit_rows(rows, json)
 
 
@@ -151,9 +151,9 @@ def transfer(
     plot
         PNG of the curve.
     """
-    from firstlight import jobs
+    from firstlight import calibrating
 
-    result, text = jobs.transfer(flats, darks or [], unit=unit or "adu", gain=gain, out=out, plot=plot)
+    result, text = calibrating.transfer(flats, darks or [], unit=unit or "adu", gain=gain, out=out, plot=plot)
     emit(result, json, lambda: text)
     return 0
 
@@ -279,9 +279,9 @@ def measure(
     ext
         One of several images in the file.
     """
-    from firstlight import jobs
+    from firstlight import measuring
 
-    result, text, passed = jobs.measure(file, restored, truth, peak=peak, detector=detector, unit=unit, ext=ext)
+    result, text, passed = measuring.measure(file, restored, truth, peak=peak, detector=detector, unit=unit, ext=ext)
     emit(result, json, lambda: text)
     return 0 if passed else 1
 

@@ -47,10 +47,10 @@ def check(
     workers
         Of a scan: threads that compute.
     """
-    from firstlight import jobs
+    from firstlight import running
 
-    scan = jobs.Scanning(size(memory), workers)
-    found = jobs.check(recipe, file, input_ or [], overrides=set_ or [], scan=scan, out=out)
+    scan = running.Scanning(size(memory), workers)
+    found = running.check(recipe, file, input_ or [], overrides=set_ or [], scan=scan, out=out)
 
     def text() -> str:
         rest = [*(["", found.recipe.rstrip()] if found.recipe else []), *(["", *found.plan] if found.plan else [])]
@@ -102,9 +102,9 @@ def run(
     anew
         Of a scan: remove an unfinished output of another recipe, input or option first.
     """
-    from firstlight import jobs
+    from firstlight import running
 
-    scan = jobs.Scanning(size(memory), workers, save_projections, codec, anew)
+    scan = running.Scanning(size(memory), workers, save_projections, codec, anew)
 
     def say(line: str) -> None:
         if not json:
@@ -112,7 +112,7 @@ def run(
 
     pairs: dict[str, Any] = {"detector": detector, "overrides": set_ or [], "inputs": input_ or []}
     with progress(json) as tick:
-        row = jobs.run(recipe, file, out, **pairs, scan=scan, tick=tick, say=say)
+        row = running.run(recipe, file, out, **pairs, scan=scan, tick=tick, say=say)
     emit(row, json, lambda: row["summary"] if "plan" in row else f"{row['input']} -> {row['output']}  {row['summary']}")
     return 0
 
@@ -150,11 +150,11 @@ def center(
     detector
         A detector file of `firstlight transfer`, or gain=2.1,read_noise=3,offset=100.
     """
-    from firstlight import jobs, outputs
+    from firstlight import outputs, running
 
     sheet = out or (Path(f"{outputs.stem(file)}_center.png") if try_ else None)
     options: dict[str, Any] = {"method": method, "guess": guess, "width": width} | ({"rows": rows} if rows else {})
-    found = jobs.center(file, sheet=sheet, detector=detector, **options)
+    found = running.center(file, sheet=sheet, detector=detector, **options)
     emit(found.to_dict(), json, found.text)
     if found.refused:
         sys.stderr.write(f"firstlight: {found.refused}\n")

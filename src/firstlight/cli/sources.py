@@ -52,9 +52,9 @@ def sources(
     assume_white
         Go on where neighbouring pixels' noise correlates; error bars are then too small.
     """
-    from firstlight import jobs
+    from firstlight import measuring
 
-    result, text = jobs.sources(
+    result, text = measuring.sources(
         file,
         restored,
         out,
