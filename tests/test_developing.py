@@ -322,6 +322,55 @@ def test_ctrl_c_leaves_whole_pictures_and_the_rest_goes_on(tmp_path: Path, capsy
     assert "photograph" in out.splitlines()[-1]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a kill that cannot be caught is a POSIX signal here")
+def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """They hold its standard output: it ends where the last of them does."""
+    photos = folder(tmp_path / "in")
+    words = ["develop", str(photos), "-o", str(tmp_path / "out"), "--method", "bilinear", "--jobs", "2"]
+    command = [sys.executable, "-c", f"import sys; from firstlight.cli import main; sys.exit(main({words!r}))"]
+    how = {"stderr": subprocess.DEVNULL, "stdout": subprocess.PIPE, "start_new_session": True}
+    with subprocess.Popen(command, **how) as process:  # type: ignore[call-overload]
+        while process.poll() is None and not list((tmp_path / "out").rglob("*.avif")):
+            time.sleep(0.02)
+        process.kill()
+        try:
+            process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail("processes outlive their parent")
+    assert not [p for p in (tmp_path / "out").rglob(".*")]
+
+
+WORKER = """
+import os, signal
+from firstlight import developing
+
+def one(*args):
+    {body}
+
+developing._begun(1)
+developing._one = one
+try:
+    developing._told(None, None)
+except BaseException:
+    pass  # as a pool's process does
+print("goes on")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="being told to end is a POSIX signal here")
+@pytest.mark.parametrize(
+    "body",
+    [
+        "os.kill(os.getpid(), signal.SIGTERM)",
+        "try: os.kill(os.getpid(), signal.SIGTERM)\n    except BaseException: pass  # libraries take it for an error",
+    ],
+)
+def test_a_process_that_is_told_to_end_begins_no_other_photograph(body: str) -> None:
+    done = subprocess.run([sys.executable, "-c", WORKER.format(body=body)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+
+
 BAD = (
     ("--wb 1,2", "--wb 1,2, expected three"),
     ("--wb 1,-2,3", "expected three positive"),
@@ -331,6 +380,7 @@ BAD = (
     ("--denoise nan", "expected auto, off"),
     ("--white nan", "diffuse white at nan nits"),
     ("--white 2000", "diffuse white at 2000 nits"),
+    ("--white 1e-300", "diffuse white at 1e-300 nits, expected 1 to below"),
     ("--ev inf", "expected a number of stops"),
     ("--ev 1e9", "expected a number of stops"),
     ("--denoise 1e30", "expected auto, off"),
@@ -361,6 +411,38 @@ def test_options_without_meaning_are_one_line(words: str, told: str, tmp_path: P
     _, err = run(source, "-o", tmp_path / "out", *words.split(), code=2, capsys=capsys)
     assert told in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--detector", "gain=x"), "detector 'gain=x'"),
+        (("--detector", "gain=1,foo=3"), "unknown keys ['foo']"),
+        (("--detector", "none.json"), "none.json: no such detector file"),
+        (("--detector", "{}/text.json"), "text.json: noise: gain is 'much', expected a number"),
+        (("--model", "{}/in/a.dng"), "a.dng: not a whole safetensors file"),
+        (("--model", str(model_file.shipped("universal"))), "universal.safetensors: a model of domain 'stabilised'"),
+    ],
+)
+def test_what_would_fail_for_every_photograph_is_told_once(words, told: str, tmp_path: Path, capsys) -> None:
+    photos = folder(tmp_path / "in")
+    (tmp_path / "text.json").write_text('{"gain": "much", "read_noise": 3}')
+    _, err = run(photos, "-o", tmp_path / "out", *(w.format(tmp_path) for w in words), code=2, capsys=capsys)
+    assert told in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_cannot_be_written_to_are_told_before_any_work(tmp_path: Path, capsys, monkeypatch) -> None:
+    photos = folder(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "whole" / "a.avif").mkdir(parents=True)
+    monkeypatch.setattr(developing.intake, "load", lambda path, detector: pytest.fail("too late"))
+    _, err = run(photos / "a.dng", "-o", tmp_path / "whole", "--anew", code=2, capsys=capsys)
+    assert "a.avif: is a folder, expected the name of a file" in err
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # an administrator may write anywhere
+    for out in (tmp_path / "out", tmp_path / "out" / "a.avif"):
+        _, err = run(photos / "a.dng", "-o", out, code=2, capsys=capsys)
+        assert "out cannot be written to; make it writable" in err
 
 
 def test_files_that_are_no_photographs_are_one_line(tmp_path: Path, capsys) -> None:

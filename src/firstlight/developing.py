@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +15,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 from firstlight import intake, io, outputs
+from firstlight.atomic import writable
 from firstlight.dataset.remote import RAWS, files_in
 from firstlight.develop import pipeline
 from firstlight.develop.documented import documented
@@ -37,7 +40,8 @@ from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
 from firstlight.frame import Frame, Record
 from firstlight.io.exif_write import START
 from firstlight.io.rendered import Rendered, write_rendered
-from firstlight.restore.demosaic import SHIPPED
+from firstlight.noise import Detector
+from firstlight.restore.demosaic import SHIPPED, network
 
 __all__ = ["FORMATS", "Developing", "develop"]
 
@@ -77,6 +81,7 @@ def develop(photos: Sequence[Path], out: Path, options: Developing = DEFAULTS, t
     agree(options)
     tasks = _tasks(found, out, several, options)
     due = [t for t in tasks if options.anew or not _made(t)]
+    _ready(due, out, options)
     rows: dict[Path, Row] = {}
     with ExitStack() as stack:
         for folder in sorted({t.goal.parent for t in due if t.goal != out}):
@@ -85,6 +90,18 @@ def develop(photos: Sequence[Path], out: Path, options: Developing = DEFAULTS, t
         for task, row in work(due, options, len(tasks) == 1, tick or (lambda done, total, what: None)):
             rows[task.goal] = row
     return [rows.get(t.goal) or _left(t) for t in tasks]
+
+
+def _ready(tasks: Sequence[Task], out: Path, options: Developing) -> None:
+    """What would fail alike for every photograph fails once, before any work: detector, network, folders."""
+    if options.detector is not None and tasks:
+        with outputs.naming(Path(options.detector)):
+            Detector.from_dict({"gain": 1.0, "read_noise": 0.0} | intake.read_detector(options.detector))
+    if options.model is not None and tasks:
+        network(options.model)
+    for task in tasks:
+        if task.goal == out or task.goal.parent.is_dir():  # other folders are made
+            writable(task.goal)
 
 
 def _left(task: Task) -> Row:
@@ -117,8 +134,6 @@ def _tasks(found: Sequence[tuple[Path, Path]], out: Path, several: bool, options
     sources = [path for path, _ in found]
     outputs.one_each(goals, sources)
     outputs.spare(goals, sources, [Path(f) for f in (options.model, options.detector) if f])
-    if out in goals and not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):
-        raise WriteError(f"{out}: the folder {out.parent} does not exist or cannot be written to; name another")
     asked = _asked(options)
     return [Task(path, goal, {**_source(path), "develop": asked}) for (path, _), goal in zip(found, goals, strict=True)]
 
@@ -195,7 +210,7 @@ def _alone(tasks: Sequence[Task], options: Developing, single: bool, tick: Tick)
 
 
 def _beside(tasks: Sequence[Task], options: Developing, single: bool, tick: Tick) -> Iterator[tuple[Task, Row]]:
-    """In processes, which are told to end where this one is."""
+    """In processes, which are told to end where this one is stopped, and end by themselves where it is killed."""
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import active_children, get_context
@@ -212,6 +227,7 @@ def _beside(tasks: Sequence[Task], options: Developing, single: bool, tick: Tick
                 warnings.warn(text, UserWarning, stacklevel=2)
             tick(k + 1, len(tasks), task.path.name)
             yield task, row
+        pool.shutdown()
     except BrokenProcessPool as error:
         raise FrameError(
             f"develop: a process of {count} was ended from outside, was memory short? take fewer --jobs"
@@ -224,19 +240,44 @@ def _beside(tasks: Sequence[Task], options: Developing, single: bool, tick: Tick
 
 
 def _begun(threads: int) -> None:
-    """Of a process: its share of the processors; Ctrl-C is its parent's, whose word to end unwinds what is half-written."""
-    import signal
-    import sys
-
+    """Of a process: its share of the processors; Ctrl-C is its parent's, whose word or end unwinds what is half-written."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, stack: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _leave)
+    Thread(target=_orphaned, daemon=True).start()
+
+
+def _leave(number: int, stack: object) -> None:
+    os._exit(128 + number)
+
+
+def _orphaned() -> None:
+    """Wait for the end of the parent, which a pool's processes would outlive for ever."""
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
+    if (parent := parent_process()) is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _told(task: Task, options: Developing) -> tuple[Row, list[str]]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        row = _one(task, options, False, lambda stage: None)
+    """Row and warnings; told to end, the process does: the pool would take that for a result, and begin the next."""
+    told: list[int] = []
+
+    def stop(number: int, stack: object) -> None:
+        told.append(number)
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            row = _one(task, options, False, lambda stage: None)
+    finally:
+        signal.signal(signal.SIGTERM, _leave)
+        if told:
+            _leave(told[0], None)
     return row, [str(w.message) for w in caught]
 
 

@@ -19,6 +19,7 @@ __all__ = ["GAMMA", "PEAK", "REFERENCE", "WHITE", "inverse_oetf", "oetf", "ootf"
 Array = NDArray[Any]
 A, B, C = 0.17883277, 0.28466892, 0.55991073  # BT.2100-2, table 5
 PEAK, GAMMA = 1000.0, 1.2  # nits of the reference display, and its system gamma
+DIM = 1.0  # nits, below which a picture is black
 WHITE = 203.0  # nits of diffuse white, BT.2408
 REFERENCE = float((np.exp((0.75 - C) / A) + B) / 12)  # E of diffuse white: signal 0.75, 203.2 nits
 
@@ -50,8 +51,8 @@ def ootf(rgb: ArrayLike) -> Array:
 
 def scene(linear: ArrayLike, white_nits: float = WHITE) -> Array:
     """Scene light E of light relative to diffuse white, which is to be shown at `white_nits`: 0.2650 x linear at 203."""
-    if not 0 < white_nits < PEAK:
-        raise FrameError(f"develop: diffuse white at {white_nits:g} nits, expected above 0 and below the display's {PEAK:g}")
+    if not DIM <= white_nits < PEAK:
+        raise FrameError(f"develop: diffuse white at {white_nits:g} nits, expected {DIM:g} to below the display's {PEAK:g}")
     e = REFERENCE * (white_nits / WHITE) ** (1 / GAMMA)
     x = _real(linear)
     return np.asarray(x * x.dtype.type(e))

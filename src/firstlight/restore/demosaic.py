@@ -294,16 +294,25 @@ def _filters(cell: tuple[tuple[int, ...], ...], sigma: Sigma) -> tuple[Array, Ar
     return lmmse.filters(np.array(cell), sigma)
 
 
-def _model(model: str | Model | None, mosaic: Mosaic) -> tuple[Model, str | None]:
+def network(model: str | Model) -> Model:
+    """A network that demosaicks, from its file where it is named. Raises ModelError for another."""
     from firstlight import model_file
 
-    if isinstance(model, str) or model is None:
-        name = next((n for p, n in SHIPPED.items() if Mosaic(p).period == mosaic.period), "demosaic")
-        found = model_file.load(model_file.shipped(name) if model is None else model)
-    else:
-        found = model
+    found = model_file.load(model) if isinstance(model, str) else model
     if found.scaling["domain"] != "mosaic" or "pattern" not in found.scaling:
-        raise ModelError(f"restore.demosaic: a model of domain {found.scaling['domain']!r}, expected one trained on mosaics")
+        name = model if isinstance(model, str) else "restore.demosaic"
+        raise ModelError(f"{name}: a model of domain {found.scaling['domain']!r}, expected one trained on mosaics")
+    return found
+
+
+def _model(model: str | Model | None, mosaic: Mosaic) -> tuple[Model, str | None]:
+    if model is None:
+        from firstlight import model_file
+
+        name = next((n for p, n in SHIPPED.items() if Mosaic(p).period == mosaic.period), "demosaic")
+        found = network(model_file.load(model_file.shipped(name)))
+    else:
+        found = network(model)
     if cfa.shift_to(mosaic, np.array(found.scaling["pattern"])) is None:
         rows = "/".join("".join("RGB"[i] for i in row) for row in found.scaling["pattern"])
         raise ModelError(f"restore.demosaic: this model was trained on {rows}, which this mosaic is in no phase; use lmmse")
