@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,32 @@ def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
 def test_a_network_of_too_few_inputs_is_refused() -> None:
     with pytest.raises(ModelError, match="takes 1 input, prefilter 'mean' makes 2"):
         new("seed", {"channels": 1, "base": 2})
+
+
+def test_an_interruption_is_not_taken_for_a_damaged_file(path: Path) -> None:
+    """Wherever it falls in the reading: before every fifth call of a Python function."""
+    calls = 0
+
+    def interrupt(at: int) -> bool:
+        nonlocal calls
+        calls = 0
+
+        def count(frame: object, event: str, arg: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+            if calls == at:
+                raise KeyboardInterrupt
+
+        sys.setprofile(count)
+        try:
+            model_file._read(path)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.setprofile(None)
+        return False
+
+    load(path)
+    assert not interrupt(-1)
+    for at in range(1, calls, 5):
+        assert interrupt(at)
