@@ -94,3 +94,14 @@ def test_what_a_dng_cannot_hold(shape: tuple[int, ...], unit: Unit, words: str, 
     with pytest.raises(WriteError, match=words):
         io.write(linear(np.zeros(shape, np.uint16), unit), tmp_path / "a.dng")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, **more: object) -> None:
+        path.write_bytes(b"as much as there was room for")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    with pytest.raises(WriteError, match="No space left"):
+        io.write(linear(np.zeros((3, 24, 24), np.float32)), tmp_path / "a.dng")
+    assert not list(tmp_path.iterdir())

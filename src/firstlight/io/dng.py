@@ -51,14 +51,17 @@ class Writer:
         self._partial = Partial(path)
         self._like, self._shape, self._with_std = like, shape, std
         self._spool = self._partial.temp.with_name(f"{self._partial.temp.name}.spool")
-        exact = dtype == np.uint16 and np.min(_black(like)) >= 0
-        self._data: Any = (
-            _image_file(self._partial.temp, like, shape, std, _storage(1.0, 0, 65535, dtype))
-            if exact
-            else np.lib.format.open_memmap(self._spool, mode="w+", dtype=dtype, shape=shape)
-        )
-        self._exact = exact
-        self._std = self._partial.maps(like, shape, std)
+        self._exact = bool(dtype == np.uint16 and np.min(_black(like)) >= 0)
+        try:
+            self._data: Any = (
+                _image_file(self._partial.temp, like, shape, std, _storage(1.0, 0, 65535, dtype))
+                if self._exact
+                else np.lib.format.open_memmap(self._spool, mode="w+", dtype=dtype, shape=shape)
+            )
+            self._std = self._partial.maps(like, shape, std)
+        except BaseException:  # nobody else could remove it
+            self.abort()
+            raise
 
     def put(self, box: Box, block: Any, std: Any = None) -> None:
         """Write `block` [unit of the frame] at `box` (Y, X), and its standard error where the output has one."""
