@@ -117,3 +117,9 @@ def test_bad_files_are_told_and_others_tables_are_left_alone(folder: Path, tmp_p
         sharpness(folder, tmp_path / "s.txt")
     with pytest.raises(ReadError, match="no such folder"):
         sharpness(tmp_path / "none", tmp_path / "s.csv")
+
+
+def test_a_table_that_cannot_be_written_is_told_before_any_file_is_read(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(io, "read", lambda path: pytest.fail("too late"))
+    with pytest.raises(WriteError, match="absent does not exist"):
+        sharpness(folder, folder / "absent" / "a.csv")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from firstlight.dataset.torture import read_torture, write_torture
-from firstlight.errors import ReadError, WriteError
+from firstlight.errors import FrameError, ReadError, WriteError
 from firstlight.geometry import XTRANS
 from firstlight.operators import mosaic
 from firstlight.simulate.torture import CONTRAST, KINDS, contrast
@@ -44,3 +44,12 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_torture(tmp_path / "a.npz")
     with pytest.raises(WriteError, match=r"\.npz"):
         write_torture(tmp_path / "a.npy", count=1)
+
+
+def test_what_cannot_be_made_is_told_before_any_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firstlight.dataset.torture.torture", lambda *args, **more: pytest.fail("too late"))
+    for seed, side in ((-1, 24), (0, -4), (0, 15)):
+        with pytest.raises(FrameError, match=f"seed {seed}, side {side} px; expected a seed of 0 or more, and 16 px"):
+            write_torture(tmp_path / "a.npz", seed=seed, side=side)
+    with pytest.raises(WriteError, match="absent does not exist"):
+        write_torture(tmp_path / "absent" / "a.npz")

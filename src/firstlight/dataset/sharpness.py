@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from firstlight import calibrate, io
-from firstlight.atomic import replacing, write_text
+from firstlight.atomic import replacing, writable, write_text
 from firstlight.dataset.remote import PICTURES, RAWS, files_in
 from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
 from firstlight.frame import Frame, Unit
@@ -72,6 +72,7 @@ def sharpness(folder: Path, out: Path, *, top: Sequence[int] = (), tick: Tick | 
         raise WriteError(f"{out}, top {list(top)}: expected a name that ends in .csv, .sqlite or .json, and positive numbers")
     if not folder.is_dir():
         raise ReadError(f"{folder}: no such folder; name one that holds raw files or pictures")
+    writable(out)
     paths = files_in(folder, RAWS | PICTURES)
     table = out.with_suffix(".csv") if out.suffix == ".json" else out
     if table != out and out.exists() and not table.exists():

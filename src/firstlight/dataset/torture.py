@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight.atomic import replacing
-from firstlight.errors import ReadError, WriteError
+from firstlight.atomic import replacing, writable
+from firstlight.errors import FrameError, ReadError, WriteError
 from firstlight.geometry import XTRANS, Mosaic, Pattern
 from firstlight.simulate import KINDS, torture
+from firstlight.simulate.torture import LEAST
 
 __all__ = ["read_torture", "write_torture"]
 
@@ -27,10 +28,13 @@ def write_torture(
     """Write rgb float16 (N, 3, Y, X), cfa float16 (N, Y, X) = rgb at the pattern's colours, kind uint8 (N,), pattern, seed.
 
     Picture i is of kind i mod 13, from the seed (seed, i): a longer set begins with a shorter one. Half of the Julia sets are
-    zoomed. Linear light in [0, 1]. Raises WriteError.
+    zoomed. Linear light in [0, 1]. Raises FrameError for a seed below 0 or sides under 16 px, WriteError.
     """
     if out.suffix != ".npz" or count < 1:
         raise WriteError(f"{out}, {count} pictures: expected a name that ends in .npz, and one picture or more")
+    if seed < 0 or side < LEAST:
+        raise FrameError(f"torture: seed {seed}, side {side} px; expected a seed of 0 or more, and {LEAST} px or more")
+    writable(out)
     color = Mosaic(pattern).at((side, side))
     rgb = np.empty((count, 3, side, side), dtype=np.float16)
     kind = (np.arange(count) % len(KINDS)).astype(np.uint8)

@@ -19,6 +19,7 @@ from firstlight.simulate.scenes import linearise
 __all__ = ["CONTRAST", "KINDS", "contrast", "torture"]
 
 Array = NDArray[Any]
+LEAST = 16  # px a side
 SUPER = 3  # samples a pixel along each axis
 CONTRAST = 0.3  # of sRGB values in the channel that differs most, from the second to the 98th percentile
 APART = 0.5  # the same of the two colours, as fine patterns average out
@@ -31,8 +32,10 @@ def torture(kind: int, rng: np.random.Generator, *, side: int = 96, zoomed: bool
 
     zoomed: whether a Julia set shows a detail, None: at random. Raises FrameError for another kind, or a side under 16 px.
     """
-    if not 0 <= kind < len(KINDS) or side < 16:
-        raise FrameError(f"torture: kind {kind}, side {side} px; expected a kind from 0 to {len(KINDS) - 1} and 16 px or more")
+    if not 0 <= kind < len(KINDS) or side < LEAST:
+        raise FrameError(
+            f"torture: kind {kind}, side {side} px; expected a kind from 0 to {len(KINDS) - 1} and {LEAST} px or more"
+        )
     for _ in range(TRIES):
         mask = _julia(rng, side, zoomed) if kind == JULIA else DRAW[kind](rng, side)
         first, second = (c[:, None, None] for c in _colors(rng))
