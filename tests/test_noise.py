@@ -165,6 +165,9 @@ def test_negative_gain_of_one_pixel_still_has_positive_variance() -> None:
         (lambda: Detector(0.0, 1.0), "positive"),
         (lambda: Detector(1.0, -1.0), "RMS"),
         (lambda: Detector.from_dict({"gain": 1, "noise": 2}), "unknown keys"),
+        (lambda: Detector.from_dict({"gain": "much", "read_noise": 2}), "gain is 'much', expected a number"),
+        (lambda: Detector.from_dict({"gain": 1, "read_noise": [[1], [2, 3]]}), "read_noise is .*, expected a number"),
+        (lambda: Detector.from_dict({"gain": 1, "read_noise": 2, "step": "x"}), "step is 'x', expected a number"),
     ],
 )
 def test_refusals(call, message: str) -> None:

@@ -30,7 +30,10 @@ CELL = 8  # a map no larger than this that does not fit the data is a CFA cell, 
 
 
 def _param(name: str, value: Any) -> Param:
-    array = np.asarray(value, dtype=np.float64 if np.ndim(value) == 0 else None)
+    try:
+        array = np.asarray(value, dtype=np.float64 if np.ndim(value) == 0 else None)
+    except (ValueError, TypeError):
+        raise FrameError(f"noise: {name} is {value!r}, expected a number, or rows of numbers") from None
     if array.dtype.kind not in "fiu":
         raise FrameError(f"noise: {name} is {array.dtype}, expected numbers")
     if not np.all(np.isfinite(array)):
@@ -335,7 +338,7 @@ class Detector:
     step: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("gain", "read_noise", "offset"):
+        for name in ("gain", "read_noise", "offset", "step"):
             object.__setattr__(self, name, _param(name, getattr(self, name)))
         if self.saturation is not None:
             object.__setattr__(self, "saturation", _param("saturation", self.saturation))
