@@ -442,3 +442,18 @@ def test_transfer_says_its_doubts(tmp_path: Path, capsys) -> None:
     assert "doubt" in text
     assert main(["transfer", *names, "--darks", str(dark), "--json"]) == 0
     assert out(capsys)["doubts"]
+
+
+@pytest.mark.parametrize(
+    ("words", "before"),
+    [
+        (["develop", "a.dng", "-o", ""], "-o"),
+        (["develop", "a.dng", "--out="], "a.dng"),
+        (["develop", "", "-o", "a"], "develop"),
+        (["mosaic-dataset", "build", "raws", ""], "raws"),
+        ([""], "firstlight"),
+    ],
+)
+def test_an_empty_argument_is_not_the_folder_one_is_in(words: list[str], before: str, capsys) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(f"firstlight: an empty argument after {before}, expected a value")

@@ -23,7 +23,7 @@ from firstlight.cli.options import Files, Json, MaybeOut, Out, Switch, size
 from firstlight.cli.recipes import center, check, run
 from firstlight.cli.sources import sources
 from firstlight.cli.tiles import tiles
-from firstlight.errors import FirstlightError
+from firstlight.errors import FirstlightError, FrameError
 from firstlight.terminal import close_output, emit, emit_rows, lines, one_line_warnings, progress, stoppable
 
 __all__ = ["app", "main"]
@@ -331,6 +331,14 @@ def demo(
     return 0 if passed else 1
 
 
+def _given(words: Sequence[str]) -> list[str]:
+    """The words; an empty one, a path to nowhere, would mean the folder one is in. Raises FrameError."""
+    for before, word in zip(["firstlight", *words], words, strict=False):
+        if not word or (word.startswith("-") and word.endswith("=")):
+            raise FrameError(f"an empty argument after {before}, expected a value: is a variable of the shell unset?")
+    return list(words)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (and exits with it as a console script)."""
     for stream in (sys.stdout, sys.stderr):
@@ -338,7 +346,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a file's name, or a sign, that the terminal's encoding lacks
     try:
         with stoppable(), one_line_warnings():
-            result = app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
+            result = app(_given(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
             sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
