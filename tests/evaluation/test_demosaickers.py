@@ -114,3 +114,12 @@ def test_a_checkpoint_named_as_a_method_and_no_px_are_refused(tmp_path: Path) ->
         compare_demosaickers([model(tmp_path / "lmmse.safetensors", XTRANS)], [], tmp_path / "out")
     with pytest.raises(FrameError, match="side 0"):
         compare_demosaickers([model(tmp_path / "m.safetensors", XTRANS)], [], tmp_path / "out", side=0)
+
+
+def test_an_image_of_another_pattern_is_named_and_leaves_no_folder(tmp_path: Path) -> None:
+    seen = Observation(offset=0.0, saturation=1000.0, white_balance=(2.0, 1.0, 1.5))
+    data = np.full((48, 48), 500, np.uint16)
+    io.write(Frame(data, "YX", Unit.ADU, Noise(1.0, 1.0), geometry=Mosaic(BAYER), observation=seen), tmp_path / "bayer.dng")
+    with pytest.raises(ModelError, match=r"bayer\.dng: .*in no phase"):
+        compare_demosaickers([model(tmp_path / "m.safetensors", XTRANS)], [tmp_path / "bayer.dng"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -51,20 +51,23 @@ def compare_demosaickers(
     goals = [out / f"{path.stem}.png" for path in images]
     outputs.apart(*goals)
     outputs.spare(goals, images)
-    out.mkdir(parents=True, exist_ok=True)
     rows = list[dict[str, Any]]()
     for i, (path, goal) in enumerate(zip(images, goals, strict=True)):
         if tick:
             tick(i, len(images), path.name)
-        raw, frame, truth = _mosaicked(path, pattern)
-        found = {name: demosaic(frame, method=name).data for name in PLAIN}  # type: ignore[arg-type]
-        found |= {name: _learned(raw, frame, model) for name, model in models.items()}
-        for name, colors in found.items():
-            rows.append({"image": path.name, "method": name, "psnr": None if truth is None else psnr(colors, truth)})
-        _draw(goal, [*found.values(), *([] if truth is None else [truth])], side, truth is None)
+        with outputs.naming(path), outputs.placed(goal, out):
+            rows += _compared(path, goal, models, pattern, side)
     text = "image\tmethod\tpsnr\n" + "".join(f"{r['image']}\t{r['method']}\t{_number(r['psnr'])}\n" for r in rows)
-    write_text(out / "table.tsv", text)
+    write_text(outputs.folder(out) / "table.tsv", text)
     return rows
+
+
+def _compared(path: Path, goal: Path, models: dict[str, Model], pattern: Pattern, side: int) -> list[dict[str, Any]]:
+    raw, frame, truth = _mosaicked(path, pattern)
+    found = {name: np.asarray(demosaic(frame, method=name).data) for name in PLAIN}  # type: ignore[arg-type]
+    found |= {name: _learned(raw, frame, model) for name, model in models.items()}
+    _draw(goal, [*found.values(), *([] if truth is None else [truth])], side, truth is None)
+    return [{"image": path.name, "method": k, "psnr": None if truth is None else psnr(v, truth)} for k, v in found.items()]
 
 
 def psnr(found: Array, truth: Array, border: int = BORDER) -> float:
