@@ -12,14 +12,19 @@ from firstlight.atomic import replacing, writable
 from firstlight.errors import WriteError
 
 
+def interrupted(path: Path) -> None:
+    with replacing(path) as temp:
+        temp.write_text("half")
+        raise KeyboardInterrupt
+
+
 def test_a_file_appears_where_its_writing_ends_well(tmp_path: Path) -> None:
     with replacing(tmp_path / "a.txt") as temp:
         temp.write_text("new")
         assert not (tmp_path / "a.txt").exists()
     assert (tmp_path / "a.txt").read_text() == "new"
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.txt") as temp:
-        temp.write_text("half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "a.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "new"
 

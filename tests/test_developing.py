@@ -338,7 +338,7 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             pytest.fail("processes outlive their parent")
-    assert not [p for p in (tmp_path / "out").rglob(".*")]
+    assert not list((tmp_path / "out").rglob(".*"))
 
 
 WORKER = """
