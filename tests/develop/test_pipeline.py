@@ -226,9 +226,10 @@ def test_odd_sizes(shape, phase):
         assert np.abs(out.data - flat((0.2, 0.3, 0.25), shape)).max() < 1e-5
 
 
-def test_orientation_is_applied_once():
+@pytest.mark.parametrize("mono", [False, True])
+def test_orientation_is_applied_once(mono):
     light = np.array([0.2, 0.25, 0.3])[:, None, None] * np.linspace(1, 2, 48)[:, None] * np.linspace(1, 1.5, 54)
-    raw = shot(light)
+    raw = shot(light).replace(geometry=None) if mono else shot(light)
     plain = develop(raw, denoise="off")
     turned = develop(raw.replace(observation=Observation(**(vars(raw.observation) | {"orientation": 6}))), denoise="off")
     assert np.array_equal(turned.data, np.rot90(plain.data, -1, axes=(1, 2)))
