@@ -45,7 +45,7 @@ def test_saturated_pixels_are_counted_colour_by_colour(pattern, tmp_path, monkey
     color = Mosaic(pattern, (1, 1)).at(data.shape)
     wanted = {"R": 3, "G": 11, "B": 5}
     for k, n in enumerate(wanted.values()):
-        data[tuple(np.argwhere(color == k)[7 : 7 + n].T)] = 15360 + k
+        data[tuple(np.argwhere(color == k)[7 + 97 * np.arange(n)].T)] = 15360 + k  # far enough apart for every block
         data[tuple(np.argwhere(color == k)[60 + k])] = 15359
     path = photo(tmp_path, pattern, (1, 1), data)
     assert main(["info", str(path), "--json"]) == 0

@@ -373,3 +373,11 @@ def test_a_real_xtrans_raf():
     high, wide = (n // 18 * 18 for n in out.shape[1:])
     ours, theirs = (f.data[:, :high, :wide].reshape(3, high // 18, 18, wide // 18, 18).mean((2, 4)) for f in (out, plain))
     assert np.median(np.abs(ours - theirs).max(0)) < 0.02 * np.median(theirs.max(0))
+
+
+def test_colours_without_a_matrix_are_refused_before_any_work(monkeypatch):
+    raw = shot(flat((0.3, 0.3, 0.3)))
+    raw = raw.replace(observation=Observation(**(vars(raw.observation) | {"color_matrix": None})))
+    monkeypatch.setattr("firstlight.develop.pipeline.prepared", lambda frame, denoise: pytest.fail("too late"))
+    with pytest.raises(FrameError, match="no colour matrix of X9"):
+        develop(raw)
