@@ -266,6 +266,30 @@ def test_what_is_there_is_left_and_what_is_another_is_refused(tmp_path: Path, ca
     assert "does not say how it was made" in err
 
 
+@pytest.mark.parametrize("option", ["detector", "model"])
+def test_a_named_file_that_holds_something_else_by_now_is_another(option: str, tmp_path: Path, capsys) -> None:
+    source, named = photo(tmp_path / "in.dng", shape=(24, 24)), tmp_path / "named"
+
+    def other(seed: int) -> None:
+        if option == "detector":
+            named.with_suffix(".json").write_text(json.dumps({"gain": 0.5 + seed, "read_noise": 3}))
+            return
+        torch.manual_seed(seed)
+        scaling = {"domain": "mosaic", "prefilter": "zero", "pattern": [list(row) for row in BAYER]}
+        made = model_file.new("packed", {"pack": 6, "width": 4, "depth": 1}, scaling=scaling)
+        model_file.save(made, named.with_suffix(".safetensors"))
+
+    other(0)
+    file = next(tmp_path.glob("named.*"))
+    words = (source, "-o", tmp_path / "o.avif", f"--{option}", file)
+    run(*words, capsys=capsys)
+    assert "1 photograph" in run(*words, capsys=capsys)[0]
+    file.unlink()
+    other(1)
+    _, err = run(*words, code=2, capsys=capsys)
+    assert f"o.avif: was developed otherwise ({option} {file.name}" in err
+
+
 @pytest.mark.parametrize("to", SUFFIX)
 def test_every_format_is_known_again(to: str, tmp_path: Path, capsys) -> None:
     source = photo(tmp_path / "in.dng")
