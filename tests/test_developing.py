@@ -378,36 +378,6 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").rglob(".*"))
 
 
-WORKER = """
-import os, signal
-from firstlight import developing
-
-def one(*args):
-    {body}
-
-developing._begun(1)
-developing._one = one
-try:
-    developing._told(None, None)
-except BaseException:
-    pass  # as a pool's process does
-print("goes on")
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="being told to end is a POSIX signal here")
-@pytest.mark.parametrize(
-    "body",
-    [
-        "os.kill(os.getpid(), signal.SIGTERM)",
-        "try: os.kill(os.getpid(), signal.SIGTERM)\n    except BaseException: pass  # libraries take it for an error",
-    ],
-)
-def test_a_process_that_is_told_to_end_begins_no_other_photograph(body: str) -> None:
-    done = subprocess.run([sys.executable, "-c", WORKER.format(body=body)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
-
-
 BAD = (
     ("--wb 1,2", "--wb 1,2, expected three"),
     ("--wb 1,-2,3", "expected three positive"),

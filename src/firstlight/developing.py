@@ -7,18 +7,15 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from threading import Thread
 from typing import Any, NamedTuple
 
-from firstlight import intake, io, outputs
+from firstlight import intake, io, outputs, processes
 from firstlight.atomic import writable
 from firstlight.dataset.remote import RAWS, files_in
 from firstlight.develop import pipeline
@@ -36,7 +33,7 @@ from firstlight.develop.options import (
     suffixes,
 )
 from firstlight.develop.raws import linear_raw, mosaic_raw
-from firstlight.errors import FirstlightError, FrameError, ReadError, WriteError
+from firstlight.errors import FirstlightError, ReadError, WriteError
 from firstlight.frame import Frame, Record
 from firstlight.io.exif_write import START
 from firstlight.io.rendered import Rendered, write_rendered
@@ -210,75 +207,15 @@ def _alone(tasks: Sequence[Task], options: Developing, single: bool, tick: Tick)
 
 
 def _beside(tasks: Sequence[Task], options: Developing, single: bool, tick: Tick) -> Iterator[tuple[Task, Row]]:
-    """In processes, which are told to end where this one is stopped, and end by themselves where it is killed."""
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import active_children, get_context
-
-    before, count = set(active_children()), min(options.jobs, len(tasks))
-    threads = max(1, (os.cpu_count() or 1) // count)
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begun, initargs=(threads,))
-    try:
-        running = {pool.submit(_told, task, options): task for task in tasks}
-        for k, future in enumerate(as_completed(running)):
-            task = running[future]
-            row, texts = future.result()
-            for text in texts:
-                warnings.warn(text, UserWarning, stacklevel=2)
-            tick(k + 1, len(tasks), task.path.name)
-            yield task, row
-        pool.shutdown()
-    except BrokenProcessPool as error:
-        raise FrameError(
-            f"develop: a process of {count} was ended from outside, was memory short? take fewer --jobs"
-        ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(active_children()) - before:
-            process.terminate()
-            process.join()
+    count = min(options.jobs, len(tasks))
+    work = partial(_one, options=options, single=False, said=_quiet)
+    for k, (task, row) in enumerate(processes.spread(work, tasks, count)):
+        tick(k + 1, len(tasks), task.path.name)
+        yield task, row
 
 
-def _begun(threads: int) -> None:
-    """Of a process: its share of the processors; Ctrl-C is its parent's, whose word or end unwinds what is half-written."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    Thread(target=_orphaned, daemon=True).start()
-
-
-def _leave(number: int, stack: object) -> None:
-    os._exit(128 + number)
-
-
-def _orphaned() -> None:
-    """Wait for the end of the parent, which a pool's processes would outlive for ever."""
-    from multiprocessing import parent_process
-    from multiprocessing.connection import wait
-
-    if (parent := parent_process()) is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _told(task: Task, options: Developing) -> tuple[Row, list[str]]:
-    """Row and warnings; told to end, the process does: the pool would take that for a result, and begin the next."""
-    told: list[int] = []
-
-    def stop(number: int, stack: object) -> None:
-        told.append(number)
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            row = _one(task, options, False, lambda stage: None)
-    finally:
-        signal.signal(signal.SIGTERM, _leave)
-        if told:
-            _leave(told[0], None)
-    return row, [str(w.message) for w in caught]
+def _quiet(stage: str) -> None:
+    """What a process says of its stages."""
 
 
 def _one(task: Task, options: Developing, single: bool, said: Lap) -> Row:
